@@ -295,12 +295,17 @@ async fn stop_on_signal(stop: CancellationToken) {
     #[cfg(unix)]
     let terminated = async {
         use tokio::signal::unix::{SignalKind, signal};
-        // A terminal that is closed ends what runs in it.
-        match (signal(SignalKind::terminate()), signal(SignalKind::hangup())) {
-            (Ok(mut terminated), Ok(mut hung_up)) => {
-                tokio::select! { _ = terminated.recv() => {}, _ = hung_up.recv() => {} }
+        // A terminal that is closed ends what runs in it, unless it was started by `nohup`.
+        let hung_up = if is_ignored(libc::SIGHUP) { None } else { signal(SignalKind::hangup()).ok() };
+        let hung_up = async {
+            match hung_up {
+                Some(mut hung_up) => hung_up.recv().await,
+                None => std::future::pending().await,
             }
-            _ => std::future::pending().await,
+        };
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminated) => tokio::select! { _ = terminated.recv() => {}, _ = hung_up => {} },
+            Err(_) => std::future::pending().await,
         }
     };
     #[cfg(not(unix))]
@@ -312,6 +317,16 @@ async fn stop_on_signal(stop: CancellationToken) {
         () = terminated => {}
     }
     stop.cancel();
+}
+
+/// Whoever started the program has it ignore this signal.
+#[cfg(unix)]
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: plain numbers, all zero, and null, are valid here.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: the signal's action is read into a place that outlasts the call.
+    let found = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
+    found == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 /// Logs into standard error. What is returned writes it.
@@ -329,6 +344,17 @@ fn init_log(cli: &Cli) -> Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_signal_that_whoever_started_the_program_has_ignored_is_known() {
+        // SAFETY: nothing else here uses this signal, and its action is the usual one again.
+        let set = |action| unsafe { libc::signal(libc::SIGUSR2, action) };
+        assert!(!is_ignored(libc::SIGUSR2));
+        set(libc::SIG_IGN);
+        assert!(is_ignored(libc::SIGUSR2));
+        set(libc::SIG_DFL);
+    }
 
     #[test]
     fn a_report_is_replaced_as_a_whole() {
