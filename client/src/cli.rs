@@ -41,7 +41,7 @@ const LOGGING: &str = "Logging";
 ///
 /// Without options, finds a rov-server on the network by itself and shows its picture. Keys: Q or ESC close, F or
 /// a double click fullscreen, 1 to 9 and Tab choose among the server's streams, G shows all cameras, A aligns them,
-/// R records, I information, ? or F1 all of them.
+/// R records, S saves the picture and C the last seconds, I information, ? or F1 or a right click all of them.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rov-client", version, max_term_width = 100, after_help = EXIT_CODES)]
 #[command(group(ArgGroup::new("server").args(["address", "host"])))]
@@ -216,7 +216,8 @@ pub struct Cli {
     #[arg(help_heading = PICTURE, long)]
     pub no_badge: bool,
 
-    /// Folder for snapshots (key S): JPEG in full size, with the time of capture; made where it is not there
+    /// Folder for snapshots (key S): JPEG in full size, with the time of capture; and for clips of the last seconds (key
+    /// C); made where it is not there
     #[arg(help_heading = PICTURE, long, value_name = "DIR", default_value = ".")]
     pub save_dir: PathBuf,
 

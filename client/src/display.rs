@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::canvas::{Canvas, Image};
 pub use self::choice::DisplayChoice;
-use self::desktop::Desktop;
+use self::desktop::{Button, Desktop};
 use self::fullscreen::Fullscreen;
 use self::grid::{Places, Tile};
 use self::presses::{Press, Presses};
@@ -34,7 +34,7 @@ use self::sink::Sink;
 use self::words::{Presentation, aside, asking, badge, grid_title, mark, message, presentation, title, title_age};
 use crate::decode::{Picture, PictureForm};
 pub use crate::overlay::Tone;
-use crate::overlay::{self, Badge, Corner, Mark, Message, OverlayData};
+use crate::overlay::{self, Action, Badge, Corner, Mark, Message, OverlayData};
 use crate::recording::Told;
 use crate::streams::Doubt;
 use crate::told::Written;
@@ -153,6 +153,8 @@ pub enum Command {
     Align,
     /// Recording on, or off.
     Record,
+    /// The last seconds are to be kept as a file.
+    Clip,
     /// This tile.
     Enlarge(usize),
 }
@@ -238,8 +240,10 @@ pub struct Window {
     show_keys: bool,
     /// Of the offers of the last question, the one that Enter takes.
     selected: Option<Offer>,
-    /// The last click chose one of the offers.
+    /// The last click chose one of the offers, or a key.
     clicked_row: bool,
+    /// A click asked for the end.
+    is_closed: bool,
     corner: CornerShown,
     written: WrittenShown,
     canvas: Canvas,
@@ -319,6 +323,7 @@ impl Window {
             show_keys: false,
             selected: None,
             clicked_row: false,
+            is_closed: false,
             corner: CornerShown {
                 shown: (Corner::default(), size, Instant::now()),
                 covers: Resolution::new(0, 0),
@@ -450,7 +455,7 @@ impl Window {
                 }
             }
             let question = panes.first().and_then(|pane| pane.model.question.as_ref());
-            if self.handle_presses(question, &panes, stage) || !self.window.is_open() {
+            if self.handle_presses(question, &panes, stage) || self.is_closed || !self.window.is_open() {
                 return Ok(Ended::ClosedByUser);
             }
             if self.size() != size {
@@ -543,14 +548,28 @@ impl Window {
         let Some(desktop) = &mut self.desktop else { return };
         desktop.keep_awake(live_at.is_some_and(|at| now.saturating_duration_since(at) < AWAKE_AFTER), now);
         for click in desktop.clicks(&self.window, now) {
-            if click.middle {
-                save(panes, stage, now);
-                continue;
-            }
             let (message, size) = match content {
                 Content::Large(scene) => (&scene.message, scene.size),
                 Content::Grid(tiles) => (&tiles.message, tiles.size),
             };
+            match click.button {
+                Button::Middle => {
+                    save(panes, stage, now);
+                    continue;
+                }
+                Button::Right => {
+                    self.show_keys = !self.show_keys;
+                    continue;
+                }
+                Button::Left | Button::LeftTwice => {}
+            }
+            // A question lies over the keys.
+            let key = overlay::key_at(size, click.at).filter(|_| self.show_keys && message.is_none());
+            if let Some(action) = key {
+                (self.show_keys, self.clicked_row) = (false, true);
+                self.is_closed |= self.act(action, panes, stage, now);
+                continue;
+            }
             let row = message.as_ref().and_then(|message| overlay::row_at(message, size, click.at));
             let question = panes.first().and_then(|pane| pane.model.question.as_ref());
             let offers = question.iter().flat_map(|question| &question.offers);
@@ -563,7 +582,7 @@ impl Window {
             };
             match (offer, tile) {
                 (Some(offer), _) => stage.obey(Command::Server(offer.clone()), now),
-                _ if !click.double || is_of_row => {}
+                _ if click.button == Button::Left || is_of_row => {}
                 (None, Some(tile)) => stage.obey(Command::Enlarge(tile), now),
                 (None, None) => self.toggle_fullscreen(),
             }
@@ -765,21 +784,36 @@ impl Window {
         let takes_digits = question.is_some_and(|question| !is_live || question.offers.len() > 1);
         while let Ok(press) = self.presses.try_recv() {
             match (press, question) {
-                (Press::Key(Key::Q | Key::Escape), _) => return true,
-                (Press::Key(Key::F), _) => self.toggle_fullscreen(),
-                (Press::Key(Key::I), _) => self.show_stats = !self.show_stats,
-                (Press::Key(Key::F1) | Press::Character('?'), _) => self.show_keys = !self.show_keys,
-                (Press::Key(Key::Tab), _) => stage.obey(Command::Next, now),
-                (Press::Key(Key::G), _) => stage.obey(Command::Grid, now),
-                (Press::Key(Key::S), _) => save(panes, stage, now),
-                (Press::Key(Key::A), _) => stage.obey(Command::Align, now),
-                (Press::Key(Key::R), _) => stage.obey(Command::Record, now),
                 (Press::Character(digit @ '1'..='9'), _) if !takes_digits => {
                     stage.obey(Command::Stream(digit as usize - '0' as usize), now);
                 }
-                (other, Some(question)) => self.answer(other, question, stage),
-                _ => {}
+                (press, question) => match (action_of(press), question) {
+                    (Some(action), _) => {
+                        if self.act(action, panes, stage, now) {
+                            return true;
+                        }
+                    }
+                    (None, Some(question)) => self.answer(press, question, stage),
+                    (None, None) => {}
+                },
             }
+        }
+        false
+    }
+
+    /// Does what a key says; whether that is the end.
+    fn act(&mut self, action: Action, panes: &[Pane], stage: &mut dyn Stage, now: Instant) -> bool {
+        match action {
+            Action::Close => return true,
+            Action::Fullscreen => self.toggle_fullscreen(),
+            Action::Information => self.show_stats = !self.show_stats,
+            Action::Keys => self.show_keys = !self.show_keys,
+            Action::Next => stage.obey(Command::Next, now),
+            Action::Grid => stage.obey(Command::Grid, now),
+            Action::Save => save(panes, stage, now),
+            Action::Clip => stage.obey(Command::Clip, now),
+            Action::Align => stage.obey(Command::Align, now),
+            Action::Record => stage.obey(Command::Record, now),
         }
         false
     }
@@ -804,6 +838,22 @@ impl Window {
             tracing::warn!("cannot switch full screen: {reason}");
         }
     }
+}
+
+fn action_of(press: Press) -> Option<Action> {
+    Some(match press {
+        Press::Key(Key::Q | Key::Escape) => Action::Close,
+        Press::Key(Key::F) => Action::Fullscreen,
+        Press::Key(Key::I) => Action::Information,
+        Press::Key(Key::F1) | Press::Character('?') => Action::Keys,
+        Press::Key(Key::Tab) => Action::Next,
+        Press::Key(Key::G) => Action::Grid,
+        Press::Key(Key::S) => Action::Save,
+        Press::Key(Key::C) => Action::Clip,
+        Press::Key(Key::A) => Action::Align,
+        Press::Key(Key::R) => Action::Record,
+        _ => return None,
+    })
 }
 
 fn save(panes: &[Pane], stage: &mut dyn Stage, now: Instant) {

@@ -149,7 +149,7 @@ impl Feed {
             shown_at: at,
         };
         // By now, while it is known whose it is: another server may follow, and this one's picture stay.
-        let mut about = self.viewer.about(picture, at);
+        let mut about = self.viewer.about(picture.captured, at);
         if passage.age.as_ref().is_ok_and(|age| age.age > POSITION_LIMIT) {
             about.position = Position::default();
         }
@@ -173,7 +173,7 @@ impl Feed {
     pub fn snapshot(&self, picture: &Picture, is_moving: bool, now: Instant) -> Option<Snapshot> {
         let kept = picture.to_keep()?;
         let known = lock(&self.seen).about.clone().filter(|(decoded, _)| *decoded == picture.decoded_at);
-        let mut about = known.map_or_else(|| self.viewer.about(picture, now), |(_, about)| about);
+        let mut about = known.map_or_else(|| self.viewer.about(picture.captured, now), |(_, about)| about);
         about.taken = picture.captured.unwrap_or_else(|| {
             let since = now.saturating_duration_since(picture.first_packet_at);
             Captured(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(since))

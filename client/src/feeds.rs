@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::align::{Limits, Wish};
 use crate::aligned::Aligned;
+use crate::clip::Clips;
 use crate::clock::Clocks;
 use crate::decode::{Picture, PictureForm};
 use crate::display::{Command, Grid, Layout, STALE_AFTER, Snapped, Stage, ViewModel};
@@ -123,6 +124,7 @@ pub struct Feeds {
     said: Option<(String, Instant)>,
     /// None: without a window.
     saver: Option<Saver>,
+    clips: Option<Clips>,
 }
 
 impl Feeds {
@@ -180,6 +182,7 @@ impl Feeds {
             large: None,
             said: None,
             saver: None,
+            clips: None,
         };
         this.begin(&first, config);
         Ok(this)
@@ -190,8 +193,9 @@ impl Feeds {
         self.wish = wish;
     }
 
-    /// Snapshots go into this folder.
+    /// Snapshots and clips go into this folder.
     pub fn save_into(&mut self, folder: PathBuf) -> std::io::Result<()> {
+        self.clips = Some(Clips::new(folder.clone()));
         self.saver = Some(Saver::start(folder)?);
         Ok(())
     }
@@ -341,6 +345,19 @@ impl Feeds {
         self.end_alignment();
     }
 
+    /// Says that it is being fetched, or why not.
+    fn fetch_clip(&self, now: Instant) -> &'static str {
+        if self.is_grid() {
+            return "Make one of the tiles large first: a clip is of one stream";
+        }
+        let viewer = &self.panes()[0].viewer;
+        match (&self.clips, viewer.api()) {
+            (Some(clips), Some(api)) => clips.fetch(api, viewer.about(None, now)),
+            (None, _) => "No clip was saved: there is no folder for it",
+            (_, None) => "No clip was saved: the sender has no HTTP API that is known here",
+        }
+    }
+
     /// Each tile shows its newest picture again.
     fn end_alignment(&mut self) {
         if self.aligned.take().is_some() {
@@ -432,7 +449,8 @@ impl Stage for Feeds {
     fn view(&mut self, pane: usize, now: Instant) -> ViewModel {
         let feed = self.panes().get(pane).cloned();
         let mut view = feed.map(|feed| feed.view(now)).unwrap_or_default();
-        if let Some(news) = self.saver.as_ref().and_then(Saver::news) {
+        let clip = self.clips.as_ref().and_then(Clips::news);
+        for news in self.saver.as_ref().and_then(Saver::news).into_iter().chain(clip) {
             self.say(news, LISTED_FOR);
         }
         self.said.take_if(|(_, until)| now >= *until);
@@ -527,6 +545,10 @@ impl Stage for Feeds {
             Command::Record => {
                 let text = self.recording.toggle();
                 self.say(text, SAID_FOR);
+            }
+            Command::Clip => {
+                let text = self.fetch_clip(now);
+                self.say(text.to_owned(), SAID_FOR);
             }
             Command::Enlarge(pane) => {
                 if let Some(number) = self.tiles.get(pane).map(|tile| tile.number) {

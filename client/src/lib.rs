@@ -4,6 +4,7 @@ pub mod align;
 pub mod aligned;
 pub mod app;
 pub mod cli;
+mod clip;
 pub mod clock;
 pub mod decode;
 pub mod discovery;

@@ -39,17 +39,33 @@ const NAME_WIDTH: usize = 24;
 const NOTICE_WIDTH: i32 = 56;
 
 /// What the keys do, for the window and `--help`. The last ones find no room in the lowest window.
-pub const KEYS: [(&str, &str); 9] = [
-    ("1-9, Tab", "Choose a stream"),
-    ("G", "All cameras"),
-    ("A", "Align the cameras"),
-    ("R", "Record, or end it"),
-    ("S, middle click", "Save the picture"),
-    ("F, double click", "Fullscreen"),
-    ("I", "Information"),
-    ("Q, Esc", "Close"),
-    ("?, F1", "Keys"),
+pub const KEYS: [(&str, &str, Action); 10] = [
+    ("1-9, Tab", "Choose a stream", Action::Next),
+    ("G", "All cameras", Action::Grid),
+    ("A", "Align the cameras", Action::Align),
+    ("R", "Record, or end it", Action::Record),
+    ("S, middle click", "Save the picture", Action::Save),
+    ("C", "Save the last seconds", Action::Clip),
+    ("F, double click", "Fullscreen", Action::Fullscreen),
+    ("I", "Information", Action::Information),
+    ("Q, Esc", "Close", Action::Close),
+    ("?, right click", "Keys, to be clicked", Action::Keys),
 ];
+
+/// What a key does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Next,
+    Grid,
+    Align,
+    Record,
+    Save,
+    Clip,
+    Fullscreen,
+    Information,
+    Close,
+    Keys,
+}
 
 /// What the overlay says; empty and missing values are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -374,33 +390,65 @@ fn draw_latency(surface: &mut Surface<'_>, look: Look, stages: &[(String, f64)],
     }
 }
 
+/// The list of keys in its places.
+struct Keys {
+    look: Look,
+    /// Key and what it does of the rows that there is room for.
+    rows: Vec<(&'static str, &'static str)>,
+    has_title: bool,
+    /// Characters of the longest key.
+    keys: i32,
+    line: i32,
+    inner: (i32, i32),
+}
+
+impl Keys {
+    fn of(window: Resolution) -> Self {
+        let look = Look::of(window);
+        let (advance, pad) = (look.plain.advance(), look.pad);
+        // In the lowest window without a title.
+        let room = window.height as i32 - 2 * pad;
+        let fit = room / look.plain.height();
+        let number = fit.clamp(1, KEYS.len() as i32);
+        let has_title = number < fit;
+        let lines = number + i32::from(has_title);
+        // In a narrow window one key for each, in a low one closer together.
+        let is_narrow = (window.width as i32) < NARROW * advance;
+        let key = |keys: &'static str| if is_narrow { keys.split(',').next().unwrap_or(keys) } else { keys };
+        let rows = KEYS.map(|(keys, does, _)| (key(keys), does));
+        let longest = |texts: [&str; KEYS.len()]| texts.iter().map(|text| text.len()).max().unwrap_or(0) as i32;
+        let (keys, does) = (longest(rows.map(|(key, _)| key)), longest(rows.map(|(_, does)| does)));
+        let line = look.plain.line().min(room / lines).max(look.plain.height());
+        let inner = ((keys + 2 + does) * advance, lines * line);
+        Self { look, rows: rows.into_iter().take(number as usize).collect(), has_title, keys, line, inner }
+    }
+
+    fn row(&self, card: Area, index: usize) -> Area {
+        let above = index as i32 + i32::from(self.has_title);
+        Area { x: card.x, y: card.y + self.look.pad + above * self.line, width: card.width, height: self.line }
+    }
+}
+
+/// What the row of the keys at this place does.
+pub fn key_at(window: Resolution, at: (i32, i32)) -> Option<Action> {
+    let keys = Keys::of(window);
+    let card = card_area(keys.look, keys.inner, window);
+    (0..keys.rows.len()).find(|index| keys.row(card, *index).contains(at)).map(|index| KEYS[index].2)
+}
+
 /// Draws what the keys do into the middle.
 pub fn draw_keys(surface: &mut Surface<'_>) {
-    let look = Look::of(surface.size);
-    let (advance, pad) = (look.plain.advance(), look.pad);
-    // In the lowest window without a title.
-    let room = surface.size.height as i32 - 2 * pad;
-    let fit = room / look.plain.height();
-    let number = fit.clamp(1, KEYS.len() as i32);
-    let lines = if number < fit { number + 1 } else { number };
-    // In a narrow window one key for each, in a low one closer together.
-    let is_narrow = (surface.size.width as i32) < NARROW * advance;
-    let shown =
-        KEYS.map(|(keys, action)| (if is_narrow { keys.split(',').next().unwrap_or(keys) } else { keys }, action));
-    let longest = |texts: [&str; KEYS.len()]| texts.iter().map(|text| text.len()).max().unwrap_or(0) as i32;
-    let (keys, actions) = (longest(shown.map(|(key, _)| key)), longest(shown.map(|(_, action)| action)));
-    let line = look.plain.line().min(room / lines).max(look.plain.height());
-    let inner = (keys + 2 + actions) * advance;
-    let card = card(surface, look, BLUE, (inner, lines * line));
-    let (left, mut y) = (card.x + pad, card.y + pad);
-    if lines > number {
-        surface.text("Keys", (left, y), look.bold, TEXT);
-        y += line;
+    let keys = Keys::of(surface.size);
+    let look = keys.look;
+    let card = card(surface, look, BLUE, keys.inner);
+    let left = card.x + look.pad;
+    if keys.has_title {
+        surface.text("Keys", (left, card.y + look.pad), look.bold, TEXT);
     }
-    for (key, action) in shown.into_iter().take(number as usize) {
+    for (index, (key, does)) in keys.rows.iter().enumerate() {
+        let y = keys.row(card, index).y;
         surface.text(key, (left, y), look.plain, TEXT);
-        surface.text(action, (left + (keys + 2) * advance, y), look.plain, LABEL);
-        y += line;
+        surface.text(does, (left + (keys.keys + 2) * look.plain.advance(), y), look.plain, LABEL);
     }
 }
 
@@ -921,6 +969,25 @@ mod tests {
         for notes in [Vec::new(), vec![NOTHING_FOUND.to_owned()]] {
             let data = OverlayData { notes, ..data() };
             assert!(ends_inside(&drawn(size, |surface| draw_stats(surface, &data, true))));
+        }
+    }
+
+    #[test]
+    fn each_key_is_where_it_is_drawn() {
+        for (width, height) in [(320, 240), (1280, 720), (2560, 1440)] {
+            let size = Resolution::new(width, height);
+            let pixels = drawn(size, draw_keys);
+            let middle = width as i32 / 2;
+            // From top to bottom each once, in the order of the list.
+            let mut found: Vec<_> = (0..height as i32).filter_map(|y| key_at(size, (middle, y))).collect();
+            found.dedup();
+            assert_eq!(found, KEYS.map(|(_, _, action)| action), "{size}");
+            let written =
+                (0..pixels.len()).filter(|at| pixels[*at] == LABEL).map(|at| (at as u32 % width, at as u32 / width));
+            for (x, y) in written {
+                assert!(key_at(size, (x as i32, y as i32)).is_some(), "{size}: {x} {y}");
+            }
+            assert_eq!(key_at(size, (0, 0)), None);
         }
     }
 

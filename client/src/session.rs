@@ -28,7 +28,7 @@ use crate::reconnect::{self, Advice, Session, Supply};
 use crate::streams::Listed;
 use crate::target::{SessionConfig, SessionError, Target};
 use crate::viewer::{Phase, Viewer};
-use crate::whep::{self, Http, WhepError};
+use crate::whep::{self, Api, Http, WhepError};
 
 const TICK: Duration = Duration::from_millis(100);
 /// Between attempts to reach a server whose address is known.
@@ -307,6 +307,7 @@ async fn watch(
         clock.begin(&config.http, Instant::now());
     }
     viewer.set_clock(clock.clone());
+    viewer.set_api(server.stats.clone().map(|stats| Api { stats, http: config.http.clone() }));
     let _standing = guide.stands(server, way.transport());
     let watched = (link.viewer_id(), server.stream.as_str());
     let asking = Asking::new(server.stats.clone(), watched, config.http.clone());

@@ -130,10 +130,7 @@ fn save(folder: &Path, Snapshot { picture, about }: Snapshot) -> Result<String, 
 
 /// A file that was not there, as `2026-11-30_19-30-12.345Z_Nemo_bow_stream1.jpg`; of the same picture `-2` and so on.
 fn create(folder: &Path, about: &About) -> Result<(String, File), String> {
-    // That of an address has the camera in front.
-    let stream = about.stream.rsplit('/').next().unwrap_or_default();
-    let parts = [about.vehicle.as_str(), &about.camera, stream];
-    let label = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("_");
+    let label = label(about);
     for number in 1..=MOST_ALIKE {
         let label = if number == 1 { label.clone() } else { format!("{label}-{number}") };
         let name = Name::new(about.taken, &label).to_string().replace(EXTENSION, ".jpg");
@@ -145,6 +142,14 @@ fn create(folder: &Path, about: &About) -> Result<(String, File), String> {
         }
     }
     Err(format!("{}: there are {MOST_ALIKE} files of this picture", folder.display()))
+}
+
+/// What stands behind the time in the names of files.
+pub fn label(about: &About) -> String {
+    // That of an address has the camera in front.
+    let stream = about.stream.rsplit('/').next().unwrap_or_default();
+    let parts = [about.vehicle.as_str(), &about.camera, stream];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("_")
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::recording::{Recording, Source, Tape};
 use crate::stats::Report;
 use crate::streams::{Doubt, Listed};
 use crate::told::{Told, Written};
+use crate::whep::Api;
 
 pub use choice::{Asker, Choice, Offer, Question, is_same_offer};
 
@@ -116,6 +117,8 @@ struct State {
     sessions: u64,
     /// Of the server of the newest session; none: it cannot be read.
     clock: Option<ServerClock>,
+    /// Likewise; none: it has none that is known.
+    api: Option<Api>,
     decoder: Option<Arc<Decoder>>,
     output: Option<PictureForm>,
     /// The failure that was logged last: attempts that fail in the same way are not logged again.
@@ -189,6 +192,7 @@ impl Viewer {
                 before: Counters::default(),
                 sessions: 0,
                 clock: None,
+                api: None,
                 decoder: None,
                 output: None,
                 logged_failure: None,
@@ -246,8 +250,9 @@ impl Viewer {
         doubt
     }
 
-    /// What is to be said of a picture of it that is on the screen now, as far as the server has told.
-    pub fn about(&self, picture: &Picture, now: Instant) -> About {
+    /// What is to be said of a picture of it that is on the screen now and was captured then, as far as the server has
+    /// told.
+    pub fn about(&self, captured: Option<Captured>, now: Instant) -> About {
         let position = self.told.position(now);
         let doubt = self.doubt(now).told();
         let state = self.lock();
@@ -255,13 +260,13 @@ impl Viewer {
         let of_time = listed.and_then(|listed| exif::remark_on_time(listed.capture_time));
         let Server { name, address, stream, .. } = &state.server;
         About {
-            taken: picture.captured.unwrap_or_default(),
+            taken: captured.unwrap_or_default(),
             vehicle: if name.is_empty() { address.clone() } else { name.clone() },
             camera: listed.map(|listed| listed.camera.clone()).unwrap_or_default(),
             stream: listed.map_or_else(|| stream.clone(), |listed| listed.name.clone()),
             position,
             remarks: of_time
-                .filter(|_| picture.captured.is_some())
+                .filter(|_| captured.is_some())
                 .into_iter()
                 .chain(doubt.as_ref().map(exif::remark_on_doubt))
                 .collect(),
@@ -303,6 +308,15 @@ impl Viewer {
     /// Of the server of a session that begins.
     pub fn set_clock(&self, clock: Option<ServerClock>) {
         self.lock().clock = clock;
+    }
+
+    /// By which the server of the newest session is asked for more.
+    pub fn api(&self) -> Option<Api> {
+        self.lock().api.clone()
+    }
+
+    pub fn set_api(&self, api: Option<Api>) {
+        self.lock().api = api;
     }
 
     /// Sets the phase; logs it when it is another than before.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rov_common::api::{ErrorBody, Stats, public_id};
+use rov_common::capture_clock::Captured;
 use rov_common::sync::lock;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -34,6 +35,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const TALK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of a connection as a whole: it is opened again then, as one over a link that is lost shows no end.
 const EVENTS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of a clip as a whole: the server gives it no longer either.
+const CLIP_TIMEOUT: Duration = Duration::from_secs(300);
 const MAX_REDIRECTS: usize = 3;
 /// Answers are some kilobytes.
 const LARGEST_REPLY: u64 = 256 << 10;
@@ -313,6 +316,52 @@ pub fn events(url: &Url, http: &Http) -> Result<impl io::Read + use<>, WhepError
     match reply.status().as_u16() {
         200..=299 => Ok(reply.into_body().into_reader()),
         status => Err(WhepError::Refused { reason: error_text(&body(&mut reply, &url)?), url, status }),
+    }
+}
+
+/// The HTTP API of a rov-server.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// Of its statistics.
+    pub stats: Url,
+    pub http: Http,
+}
+
+/// A clip that the server has begun to send.
+pub struct Clip {
+    /// When its first picture was captured, and how long it plays, where the server says so.
+    pub captured: Option<Captured>,
+    pub seconds: Option<f64>,
+    pub bytes: Option<u64>,
+    pub body: Box<dyn io::Read + Send>,
+}
+
+impl Api {
+    /// `GET /api/clip`: the last seconds of a stream, of its only one where it has no name. Blocks.
+    pub fn clip(&self, stream: &str, seconds: Option<u64>) -> Result<Clip, WhepError> {
+        let not = |reason: &str| WhepError::NotWhep { url: self.stats.clone(), reason: reason.to_owned() };
+        let mut url = self.stats.join("clip").map_err(|error| not(&error.to_string()))?;
+        if !stream.is_empty() {
+            url.query_pairs_mut().append_pair("stream", stream);
+        }
+        if let Some(seconds) = seconds {
+            url.query_pairs_mut().append_pair("seconds", &seconds.to_string());
+        }
+        let get = |agent: &ureq::Agent, url: &str, login: Option<&str>| by(agent.get(url), login).call();
+        let (url, mut reply) = self.http.ask((&self.stats, &url), Connection::New(CLIP_TIMEOUT), get)?;
+        let status = reply.status().as_u16();
+        if !(200..=299).contains(&status) {
+            return Err(WhepError::Refused { reason: error_text(&body(&mut reply, &url)?), url, status });
+        }
+        let header = |name: &str| reply.headers().get(name)?.to_str().ok().map(str::to_owned);
+        if header("content-type").as_deref() != Some("video/mp4") {
+            return Err(not("no MP4 came"));
+        }
+        let number = |name: &str| header(name)?.parse::<f64>().ok();
+        let captured = number("x-timestamp").and_then(|at| Duration::try_from_secs_f64(at).ok()).map(Captured);
+        let bytes = header("content-length").and_then(|length| length.parse().ok());
+        let seconds = number("x-content-duration");
+        Ok(Clip { captured, seconds, bytes, body: Box::new(reply.into_body().into_reader()) })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The viewer page in Chromium, as it is served.
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rov_tests::camera::{Camera, Settings};
@@ -30,6 +31,12 @@ fn observe(chromium: &mut DevTools, page: &Page) {
 fn wait_for_pictures(chromium: &mut DevTools, page: &Page, count: usize) {
     chromium.evaluate(page, "seen.length = 0");
     chromium.wait_for(page, &format!("seen.length >= {count}"), wait::START);
+}
+
+/// A file with this extension, once the browser has downloaded it as a whole.
+fn downloaded(folder: &Path, extension: &str) -> Option<PathBuf> {
+    let mut files = std::fs::read_dir(folder).expect("the folder").filter_map(|file| Some(file.ok()?.path()));
+    files.find(|file| file.extension().is_some_and(|found| found == extension))
 }
 
 fn reason(chromium: &mut DevTools, page: &Page) -> String {
@@ -79,11 +86,7 @@ fn the_page_plays_at_once_with_low_latency_and_without_complaints() {
     let download = json!({ "behavior": "allow", "downloadPath": folder.path() });
     chromium.call(None, "Browser.setDownloadBehavior", download);
     chromium.evaluate(&page, "document.getElementById('snapshot').click()");
-    let png = until("the snapshot", wait::SOON, || {
-        let mut files =
-            std::fs::read_dir(folder.path()).expect("the folder").filter_map(|file| Some(file.ok()?.path()));
-        files.find(|file| file.extension().is_some_and(|extension| extension == "png"))
-    });
+    let png = until("the snapshot", wait::SOON, || downloaded(folder.path(), "png"));
     let name = png.file_name().unwrap_or_default().to_string_lossy().into_owned();
     assert!(name.starts_with("deep_20") && !name.contains("not-live"), "{name}");
     let size = until("its header", wait::SOON, || {
@@ -91,6 +94,17 @@ fn the_page_plays_at_once_with_low_latency_and_without_complaints() {
         Some([16, 20].map(|at| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])))
     });
     assert_eq!(size, [640, 360]);
+    // The last seconds, by the key C, as the page says.
+    chromium.wait_for(&page, "!document.getElementById('clip').hidden", wait::SOON);
+    chromium.evaluate(&page, "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'c', bubbles: true }))");
+    let toast = "document.getElementById('toast').textContent";
+    chromium.wait_for(&page, &format!("/^Saved \\S+\\.mp4: \\d+ s, /.test({toast})"), wait::START);
+    let mp4 = until("the clip", wait::SOON, || downloaded(folder.path(), "mp4"));
+    let said = chromium.evaluate(&page, toast);
+    let name = mp4.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    assert!(said.as_str().is_some_and(|said| said.starts_with(&format!("Saved {name}: "))), "{said} {name}");
+    assert!(name.starts_with("20") && name.contains("Z_cam1_stream1"), "{name}");
+    assert_eq!(std::fs::read(&mp4).expect("the clip").get(4..8), Some(&b"ftyp"[..]));
     assert_eq!(chromium.complaints(), Vec::<String>::new());
 
     // Leaving the page ends its session by HTTP, at once.

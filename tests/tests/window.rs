@@ -4,9 +4,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rov_client::overlay::{Action, key_at};
 use rov_client::stats::Report;
 use rov_common::stamp::{self, Stamp};
 use rov_common::units::Resolution;
+use rov_tests::media::marks;
 use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::{Server, free_udp_port};
 use rov_tests::screen::Screen;
@@ -295,6 +297,67 @@ fn the_key_r_records_and_ends_the_file_and_closing_the_window_ends_it_too() {
         let bytes = std::fs::read(&file.file).expect("the file");
         assert_eq!((&bytes[32..36], bytes.len() as u64), (&b"mdat"[..], file.bytes), "it has its index");
     }
+}
+
+/// The last seconds, as the vehicle keeps them; by the key, and by a click on the list of keys.
+#[test]
+fn c_saves_the_last_seconds_and_says_why_it_cannot() {
+    let screen = Desk::start();
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = folder.path().join("dive");
+    let into = ["--save-dir", path.to_str().expect("a path of plain characters")];
+    let start =
+        |args: &[&str]| Server::start(&[&["--width", "640", "--height", "360", "--name", "Nemo"], args].concat());
+    let server = start(&["--user", "pilot", "--password", "deep sea"]);
+    let login = ["--user", "pilot", "--password", "deep sea"];
+    let url = server.url("/whep");
+    let mut client = screen.client(&[&into[..], &login, &["--url", &url]].concat());
+    let before = screen.wait_for_stamp("the picture is on the screen", |_| true);
+    screen.wait_for_stamp("two seconds of it", |stamp| stamp.time_us > before.time_us + 2_000_000);
+    let mut known = Vec::new();
+    let mut saved = |client: &mut Process| {
+        let file = client.wait_for_line("it is saved", wait::START, |line| {
+            let file = line.split_once("clip: ")?.1.to_owned();
+            (!known.contains(&file)).then_some(file)
+        });
+        known.push(file.clone());
+        file
+    };
+    screen.press("c");
+    let first = saved(&mut client);
+    screen.xdotool(&["mousemove", "100", "100", "click", "3"]);
+    let (x, y) = overlay_row(Action::Clip);
+    // The click before it is looked at first.
+    screen.xdotool(&["mousemove", &x.to_string(), &y.to_string(), "click", "1"]);
+    let second = saved(&mut client);
+    for file in [first, second] {
+        assert!(file.contains("Z_Nemo_cam1_stream1") && file.ends_with(".mp4"), "{file}");
+        assert_eq!(std::fs::read(&file).expect("the file").get(4..8), Some(&b"ftyp"[..]));
+        let marks = marks(&["-i", &file], 640, 360);
+        assert!(marks.len() > 20 && marks.windows(2).all(|two| two[0].frame < two[1].frame), "{}", marks.len());
+    }
+    let names = || std::fs::read_dir(&path).expect("the folder").count();
+    assert_eq!(names(), 2, "no part is left");
+    screen.press("q");
+    assert_eq!(client.wait(END), 0);
+
+    let without = start(&["--ring", "off"]);
+    let mut client = screen.client(&[&into[..], &["--url", &without.url("/whep")]].concat());
+    screen.wait_for_stamp("the picture is on the screen", |stamp| stamp.frame < 10_000);
+    screen.press("c");
+    let reason =
+        client.wait_for_line("the reason", wait::START, |line| Some(line.split_once("no clip: ")?.1.to_owned()));
+    assert!(reason.contains("--ring 30s"), "{reason}");
+    assert_eq!(names(), 2);
+    assert_eq!(client.stop(libc::SIGTERM, END), 0);
+}
+
+/// Where a row of the list of keys is on the screen.
+fn overlay_row(action: Action) -> (i32, i32) {
+    let window = Resolution::new(WIDTH as u32, HEIGHT as u32);
+    let middle = window.width as i32 / 2;
+    let rows = (0..window.height as i32).filter(|y| key_at(window, (middle, *y)) == Some(action)).collect::<Vec<_>>();
+    (middle, rows[rows.len() / 2])
 }
 
 /// Two cameras, of which one has two streams; each key does to the real window what it says.

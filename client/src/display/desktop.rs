@@ -18,20 +18,21 @@ pub const CLASS: &str = "rov-client";
 const DOUBLE_CLICK: Duration = Duration::from_millis(400);
 const DOUBLE_CLICK_PIXELS: i32 = 8;
 
-/// A press of the first mouse button, or of the middle one.
+/// A press of a mouse button.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Click {
     /// In pixels from the window's upper left corner.
     pub at: (i32, i32),
-    /// The second of two.
-    pub double: bool,
-    pub middle: bool,
+    pub button: Button,
 }
 
-impl Click {
-    fn of_middle(at: (i32, i32)) -> Self {
-        Self { at, double: false, middle: true }
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Button {
+    Left,
+    /// The second of two presses of the left one.
+    LeftTwice,
+    Middle,
+    Right,
 }
 
 /// Tells double clicks.
@@ -51,7 +52,7 @@ impl Clicks {
         if !double {
             self.last = Some((time, at));
         }
-        Click { at, double, middle: false }
+        Click { at, button: if double { Button::LeftTwice } else { Button::Left } }
     }
 }
 
@@ -92,7 +93,7 @@ mod x11 {
     use x11rb::rust_connection::RustConnection;
     use x11rb::wrapper::ConnectionExt as _;
 
-    use super::{CLASS, Click, Clicks, Duration, Instant, icon};
+    use super::{Button, CLASS, Click, Clicks, Duration, Instant, icon};
 
     const ICON_SIDE: u32 = 64;
     /// Screen savers that only look at how long nobody did anything are told that somebody did.
@@ -101,6 +102,7 @@ mod x11 {
     const RAISE: Duration = Duration::from_millis(500);
     const FIRST_BUTTON: u8 = 1;
     const MIDDLE_BUTTON: u8 = 2;
+    const RIGHT_BUTTON: u8 = 3;
 
     #[derive(Debug)]
     pub struct Desktop {
@@ -180,7 +182,8 @@ mod x11 {
                     FIRST_BUTTON => {
                         clicks.push(self.clicks.press(Duration::from_millis(u64::from(press.time)), at));
                     }
-                    MIDDLE_BUTTON => clicks.push(Click::of_middle(at)),
+                    MIDDLE_BUTTON => clicks.push(Click { at, button: Button::Middle }),
+                    RIGHT_BUTTON => clicks.push(Click { at, button: Button::Right }),
                     _ => {}
                 }
             }
@@ -273,29 +276,31 @@ mod elsewhere {
     use minifb::{MouseButton, MouseMode};
     use rov_common::units::Resolution;
 
-    use super::{Click, Clicks, Duration, Instant};
+    use super::{Button, Click, Clicks, Duration, Instant};
 
     /// What minifb knows by itself: clicks.
     #[derive(Debug)]
     pub struct Desktop {
         clicks: Clicks,
         begun: Instant,
-        down: [bool; 2],
+        down: [bool; 3],
     }
 
     impl Desktop {
         pub fn open(_: &minifb::Window) -> Result<Self, String> {
-            Ok(Self { clicks: Clicks::default(), begun: Instant::now(), down: [false; 2] })
+            Ok(Self { clicks: Clicks::default(), begun: Instant::now(), down: [false; 3] })
         }
 
         pub fn clicks(&mut self, window: &minifb::Window, now: Instant) -> Vec<Click> {
-            let now_down = [MouseButton::Left, MouseButton::Middle].map(|button| window.get_mouse_down(button));
+            let buttons = [MouseButton::Left, MouseButton::Middle, MouseButton::Right];
+            let now_down = buttons.map(|button| window.get_mouse_down(button));
             let before = std::mem::replace(&mut self.down, now_down);
             let Some((x, y)) = window.get_mouse_pos(MouseMode::Discard) else { return Vec::new() };
             let (time, at) = (now.saturating_duration_since(self.begun), (x as i32, y as i32));
             let first = (now_down[0] && !before[0]).then(|| self.clicks.press(time, at));
-            let middle = (now_down[1] && !before[1]).then(|| Click::of_middle(at));
-            first.into_iter().chain(middle).collect()
+            let others = [(1, Button::Middle), (2, Button::Right)];
+            let others = others.into_iter().filter(|(index, _)| now_down[*index] && !before[*index]);
+            first.into_iter().chain(others.map(|(_, button)| Click { at, button })).collect()
         }
 
         pub fn keep_awake(&mut self, _: bool, _: Instant) {}
@@ -328,7 +333,8 @@ mod tests {
             (0, (40, 9), false),
         ];
         for (time, at, double) in doubles {
-            assert_eq!(clicks.press(ms(time), at), Click { at, double, middle: false }, "{time}");
+            let button = if double { Button::LeftTwice } else { Button::Left };
+            assert_eq!(clicks.press(ms(time), at), Click { at, button }, "{time}");
         }
     }
 
