@@ -18,6 +18,9 @@ pub const MJPEG_PATH: &str = "/stream.mjpg";
 pub const RECORDINGS_PATH: &str = "/api/recordings";
 /// The last seconds of a stream as a file.
 pub const CLIP_PATH: &str = "/api/clip";
+/// Which pictures are kept of a stream, and these.
+pub const RING_PATH: &str = "/api/ring";
+pub const RING_PICTURES_PATH: &str = "/api/ring/pictures";
 /// Who asks, and what that one may do.
 pub const LOGIN_PATH: &str = "/api/login";
 
@@ -324,6 +327,20 @@ pub struct RingStats {
     pub limit: u64,
     /// Of the seconds that a clip may be asked for.
     pub limit_seconds: u64,
+}
+
+/// `GET /api/ring`: which pictures of a stream are kept. All times are those of capture, in microseconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingListing {
+    /// Of the clock of captures: another run of the server has another.
+    pub run: u64,
+    /// The oldest that is kept: from there on none is missing. None: nothing is kept yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_from_us: Option<u64>,
+    /// The list ends there: before `to` where there are too many.
+    pub until_us: u64,
+    /// In their order.
+    pub pictures_us: Vec<u64>,
 }
 
 /// Pictures that are in no recording although it was on.

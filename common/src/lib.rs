@@ -36,6 +36,7 @@ pub mod priority;
 pub mod recording;
 pub mod redact;
 pub mod rhythm;
+pub mod ring;
 pub mod rtp;
 pub mod sleep;
 pub mod stamp;

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{CameraConfig, Config, RecordConfig, RtpConfig, SourceConfig, SourceKind};
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::events::Events;
-use crate::http::{self, Api, Clips, Recorded, Tls};
+use crate::http::{self, Api, Clips, Recorded, Tls, ring_places};
 use crate::identity::{self, Identity};
 use crate::inlet::Inlet;
 use crate::onvif::Onvif;
@@ -381,6 +381,7 @@ impl Server {
             recordings: recordings.clone(),
             recorded: recorded.map(Recorded::new),
             clips: Clips::new(start_rings(&streams, config.ring)),
+            ring_places: ring_places(),
             settings,
             events: events.clone(),
             telemetry,

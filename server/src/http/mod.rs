@@ -15,8 +15,10 @@ mod login;
 mod metrics;
 mod onvif;
 mod openapi;
+mod pace;
 mod page;
 mod recordings;
+mod ring;
 mod sdp;
 mod settings;
 mod tls;
@@ -35,11 +37,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use rov_common::api::{
-    CLIP_PATH, CLOCK_PATH, Health, JpegStats, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, RtpStats, SDP_PATH,
-    SNAPSHOT_PATH, Stats, StreamHealth, StreamState, StreamStats, WHEP_PATH,
+    CLIP_PATH, CLOCK_PATH, Health, JpegStats, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, RING_PATH,
+    RING_PICTURES_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState, StreamStats, WHEP_PATH,
 };
 use serde::Deserialize;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::access::{Access, guard};
@@ -49,6 +52,7 @@ use self::jpeg::{mjpeg, snapshot};
 use self::login::{authenticate, login, may_watch};
 use self::metrics::metrics;
 pub use self::recordings::Recorded;
+pub use self::ring::places as ring_places;
 use self::sdp::sdp;
 pub use self::tls::{CertificateFiles, Tls};
 use self::whep::{hang_up, modify, offer, whep, whep_options};
@@ -85,6 +89,8 @@ pub struct Api {
     /// What was; None where nothing can be.
     pub recorded: Option<Recorded>,
     pub clips: Clips,
+    /// Of answers with pictures out of a ring.
+    pub ring_places: Arc<Semaphore>,
     pub settings: Arc<Settings>,
     pub events: Events,
     pub telemetry: Arc<Counters>,
@@ -153,6 +159,8 @@ fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
         .route(RECORDINGS_PATH, get(recordings::list))
         // Nothing is changed by it: a link leads to it as well.
         .route(CLIP_PATH, get(clip::clip).post(clip::clip))
+        .route(RING_PATH, get(ring::list))
+        .route(RING_PICTURES_PATH, get(ring::pictures))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), may_watch));
     let opened = Router::new()
         .route(&format!("{RECORDINGS_PATH}/{{file}}"), get(recordings::open).delete(recordings::delete))

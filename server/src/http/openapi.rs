@@ -6,7 +6,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use rov_common::api::{
-    CLIP_PATH, CLOCK_PATH, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, SDP_PATH, SNAPSHOT_PATH, WHEP_PATH,
+    CLIP_PATH, CLOCK_PATH, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, RING_PATH, RING_PICTURES_PATH,
+    SDP_PATH, SNAPSHOT_PATH, WHEP_PATH,
 };
 use serde_json::{Map, Value, json};
 
@@ -67,6 +68,8 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
             RECORDINGS_PATH: { "get": read("Recordings on the vehicle, the newest first", &[]) },
             (format!("{RECORDINGS_PATH}/{{file}}")): { "get": recording(&file), "delete": delete(&file) },
             CLIP_PATH: { "get": clip(&of_stream), "post": clip(&of_stream) },
+            RING_PATH: { "get": kept(&of_stream) },
+            RING_PICTURES_PATH: { "get": kept_pictures(&of_stream) },
             MJPEG_PATH: { "get": answer("Pictures at a low rate", "multipart/x-mixed-replace") },
         },
         "components": {
@@ -239,6 +242,46 @@ fn clip(stream: &Value) -> Value {
     })
 }
 
+/// Of what is captured from one time to another.
+fn of_range(stream: &Value) -> Value {
+    let time = |name: &str| {
+        json!({
+            "name": name, "in": "query", "required": true, "schema": { "type": "integer", "minimum": 0 },
+            "description": "A time of capture, in microseconds since 1970",
+        })
+    };
+    json!([stream, time("from"), time("to")])
+}
+
+fn kept(stream: &Value) -> Value {
+    let mut responses = refusals(&[400, 401, 404, 422, 429, 503]);
+    let times = json!({ "type": "array", "items": { "type": "integer" } });
+    let schema = json!({
+        "type": "object", "required": ["run", "until_us", "pictures_us"],
+        "properties": {
+            "run": { "type": "integer" }, "kept_from_us": { "type": "integer" }, "until_us": { "type": "integer" },
+            "pictures_us": times,
+        },
+    });
+    let content = json!({ "application/json": { "schema": schema } });
+    responses.insert("200".to_owned(), json!({ "description": "When each was captured", "content": content }));
+    json!({
+        "summary": "Which pictures of a stream are kept in memory", "parameters": of_range(stream),
+        "responses": responses,
+    })
+}
+
+fn kept_pictures(stream: &Value) -> Value {
+    let mut responses = refusals(&[400, 401, 404, 422, 429, 503]);
+    let content = json!({ "application/octet-stream": {} });
+    responses
+        .insert("200".to_owned(), json!({ "description": "Access units, as common/src/ring.rs", "content": content }));
+    json!({
+        "summary": "The pictures themselves, at what the link has spare", "parameters": of_range(stream),
+        "responses": responses,
+    })
+}
+
 fn delete(file: &Value) -> Value {
     let mut responses = refusals(&[400, 401, 403, 404, 409, 429, 503]);
     responses.insert("204".to_owned(), json!({ "description": "It is deleted" }));
@@ -304,6 +347,8 @@ mod tests {
             (MJPEG_PATH, "get"),
             (CLIP_PATH, "get"),
             (CLIP_PATH, "post"),
+            (RING_PATH, "get"),
+            (RING_PICTURES_PATH, "get"),
             ("/api/events", "get"),
             ("/api/settings/{name}", "patch"),
         ] {

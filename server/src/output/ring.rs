@@ -1,4 +1,4 @@
-//! The last seconds of a stream in memory, for clips: its access units as they were sent, shared and not copied.
+//! The last seconds of a stream in memory, for clips and for recordings that miss something: its access units as they were sent, shared and not copied.
 //!
 //! It is no viewer: an encoder that rests goes on resting, and the ring ends where that began. The thread of the pictures
 //! puts each in, after the lock alone.
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rov_common::api::RingStats;
+use rov_common::capture_clock::Captured;
 use rov_common::mp4::Picture;
 use rov_common::sync::lock;
 
@@ -76,6 +77,20 @@ impl RingOutput {
     /// The newest pictures for so long, from the keyframe before that; none before the first keyframe.
     pub fn newest(&self, time: Duration) -> Vec<Picture> {
         lock(&self.ring).newest(time)
+    }
+
+    /// When the oldest was captured, from which on none is missing; and the first `most` of what was captured from `from`
+    /// to `to`.
+    pub fn times(&self, from: Captured, to: Captured, most: usize) -> (Option<Captured>, Vec<Captured>) {
+        let ring = lock(&self.ring);
+        let oldest = ring.pictures().next().and_then(|picture| picture.captured);
+        let times = ring.between(from, to).filter_map(|picture| picture.captured).take(most).collect();
+        (oldest, times)
+    }
+
+    /// What was captured from `from` to `to`, whole microseconds both.
+    pub fn between(&self, from: Captured, to: Captured) -> Vec<Picture> {
+        lock(&self.ring).between(from, to).cloned().collect()
     }
 
     pub fn stats(&self) -> RingStats {
@@ -161,6 +176,15 @@ impl Ring {
         // By its end: what was before a rest is no part of the seconds after it.
         let kept = self.groups.iter().skip_while(|group| group.ended() < reach);
         kept.flat_map(|group| &group.pictures).cloned().collect()
+    }
+
+    fn pictures(&self) -> impl Iterator<Item = &Picture> {
+        self.groups.iter().flat_map(|group| &group.pictures)
+    }
+
+    fn between(&self, from: Captured, to: Captured) -> impl Iterator<Item = &Picture> {
+        let range = from.micros()..=to.micros();
+        self.pictures().filter(move |picture| picture.captured.is_some_and(|at| range.contains(&at.micros())))
     }
 
     fn last(&self) -> Option<Duration> {
@@ -291,6 +315,24 @@ mod tests {
         ring.push(picture(again, true, 100));
         ring.push(picture(again + 1, false, 100));
         assert_eq!(newest(&ring, 30), [again, again + 1]);
+    }
+
+    #[test]
+    fn pictures_are_found_by_when_they_were_captured() {
+        let mut ring = Ring::new(LIMIT);
+        let at = |ms: u64| Captured(Duration::from_millis(ms) + Duration::from_nanos(999));
+        for number in 0..20 {
+            let captured = Some(at(50_000 + number * 40));
+            ring.push(Picture { captured, ..picture(number, number % 10 == 0, 100) });
+        }
+        let between = |from: u64, to: u64| {
+            let micros = |ms: u64| Captured(Duration::from_micros(ms * 1_000));
+            ring.between(micros(from), micros(to)).map(|picture| picture.time.as_millis() / 40).collect::<Vec<_>>()
+        };
+        assert_eq!(between(50_040, 50_120), [1, 2, 3], "by whole microseconds, both ends with them");
+        assert_eq!(between(50_041, 50_119), [2]);
+        assert_eq!((between(0, 50_000), between(50_760, 99_999)), (vec![0], vec![19]));
+        assert_eq!(between(0, 49_999), [0; 0]);
     }
 
     #[test]
