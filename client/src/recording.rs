@@ -15,10 +15,11 @@ use bytes::Bytes;
 use rov_common::api::RecordingState;
 use rov_common::capture_clock::Captured;
 use rov_common::codec::Codec;
-use rov_common::recording::{self, Folder, Keep, Picture, Plan, Recorded, Recorder, Split};
+use rov_common::recording::{self, Columns, Folder, Keep, Measured, Picture, Plan, Recorded, Recorder, Split};
 use rov_common::sync::lock;
 
 use crate::stats::{RecordedFile, RecordingReport};
+use crate::told::Told as Heard;
 
 /// For the index of the files at the end; without it, they can be played too.
 const STOP_LIMIT: Duration = Duration::from_millis(1_800);
@@ -235,6 +236,8 @@ impl Recording {
             split: options.split,
             keep: options.keep,
             spare: options.spare,
+            // As they come.
+            columns: Columns::default(),
         };
         match Recorder::start(Arc::clone(folder), plan, |_| {}) {
             Ok(recorder) => {
@@ -373,6 +376,8 @@ pub struct Taken<'a> {
 #[derive(Default)]
 pub struct Tape {
     recording: Arc<Recording>,
+    /// What the vehicle says of what it measures.
+    heard: Heard,
     state: Mutex<State>,
 }
 
@@ -386,11 +391,12 @@ struct State {
     timeline: Timeline,
     /// From one picture to the next, about.
     interval: Duration,
+    measured: Measured,
 }
 
 impl Tape {
-    pub fn of(recording: Arc<Recording>) -> Self {
-        Self { recording, state: Mutex::default() }
+    pub fn of(recording: Arc<Recording>, heard: Heard) -> Self {
+        Self { recording, heard, state: Mutex::default() }
     }
 
     /// What is watched, or that it is known better. Another one begins new files.
@@ -416,7 +422,7 @@ impl Tape {
 
     /// Takes what goes into the decoder; never waits for a disk. Returns whether a keyframe is to be asked for.
     pub fn take(&self, taken: Taken<'_>, now: Instant) -> bool {
-        self.recording.is_on() && lock(&self.state).take(&self.recording, taken, now)
+        self.recording.is_on() && lock(&self.state).take((&self.recording, &self.heard), taken, now)
     }
 
     /// An access unit came, and is not decoded.
@@ -436,7 +442,7 @@ impl fmt::Debug for Tape {
 }
 
 impl State {
-    fn take(&mut self, recording: &Recording, taken: Taken<'_>, now: Instant) -> bool {
+    fn take(&mut self, (recording, heard): (&Recording, &Heard), taken: Taken<'_>, now: Instant) -> bool {
         let Taken { codec, captured, keyframe, .. } = taken;
         if self.is_closed {
             return false;
@@ -473,7 +479,8 @@ impl State {
             (counts.taken, counts.newest) = (Some(now), (time, captured));
         }
         drop(counts);
-        reel.recorder.push(Picture { unit: Bytes::copy_from_slice(taken.unit), time, captured, keyframe }, now)
+        let fields = self.measured.at(now, || heard.fields(now));
+        reel.recorder.push(Picture { unit: Bytes::copy_from_slice(taken.unit), time, captured, keyframe }, fields, now)
     }
 
     /// What is missing where pictures of another clock come after a pause: by the time that has passed here.
@@ -592,7 +599,7 @@ mod tests {
         let path = folder.path().to_owned();
         let options = Options { folder: path, is_on: true, split: Split::default(), keep: None, spare: 0 };
         let recording = Recording::new(Some(options));
-        let tape = Tape::of(Arc::clone(&recording));
+        let tape = Tape::of(Arc::clone(&recording), Heard::default());
         tape.set_source(source("Nemo", "bow/stream1"));
         Bench { folder, recording, tape, now: Instant::now(), is_captured, clock: Duration::ZERO }
     }
@@ -761,7 +768,7 @@ mod tests {
             Options { folder: file.join("dives"), is_on: true, split: Split::default(), keep: None, spare: 0 };
         let mut bench = bench(true);
         bench.recording = Recording::new(Some(options));
-        bench.tape = Tape::of(Arc::clone(&bench.recording));
+        bench.tape = Tape::of(Arc::clone(&bench.recording), Heard::default());
         bench.tape.set_source(source("Nemo", "stream1"));
         bench.run(0..5);
         let end = Instant::now() + Duration::from_secs(30);

@@ -492,7 +492,7 @@ fn learn(
         viewer.set_stream(stream);
     }
     if let Some(stats) = answer.stats {
-        match server.stats.as_ref().filter(|_| stats.overlays) {
+        match server.stats.as_ref().filter(|_| stats.overlays || stats.telemetry.is_some()) {
             Some(url) => viewer.told.follow(url, &config.http, Instant::now()),
             None => viewer.told.forget(),
         }

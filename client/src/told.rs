@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rov_common::exif::Position;
-use rov_common::overlay::{Overlay, TIME_LIMIT, Telemetry};
+use rov_common::overlay::{Overlay, TIME_LIMIT, Telemetry, UNKNOWN};
+use rov_common::recording::Fields;
 use rov_common::sync::lock;
 use url::Url;
 
@@ -161,6 +162,22 @@ impl Told {
         newest.map(|(newest, _)| Position::of(&newest.fields)).unwrap_or_default()
     }
 
+    /// What the vehicle measures now; empty: it says nothing of that.
+    pub fn fields(&self, now: Instant) -> Fields {
+        let state = lock(&self.0);
+        let newest = state.heard.newest.as_ref().filter(|_| state.wanted_until.is_some_and(|until| now < until));
+        let Some((newest, at)) = newest else { return Fields::new() };
+        let since = now.saturating_duration_since(*at);
+        let mut fields = newest.fields.clone();
+        for field in fields.values_mut() {
+            field.age_ms = field.age_ms.saturating_add(since.as_millis() as u64);
+            if since > TIME_LIMIT {
+                (field.value, field.text) = (None, UNKNOWN.to_owned());
+            }
+        }
+        fields
+    }
+
     /// Whether this thread goes on; where it does not, another may begin.
     fn goes_on(&self, turn: u64) -> bool {
         let mut state = lock(&self.0);
@@ -303,6 +320,18 @@ mod tests {
             let ms = minute * 60_000;
             assert_eq!(shown(&mut heard, 7, ms - ms / 20_000, start + Duration::from_millis(ms)), "Depth 3.5 m");
         }
+    }
+
+    #[test]
+    fn what_was_measured_is_not_known_any_more_when_the_vehicle_is_silent() {
+        let (told, _) = wanted();
+        let now = Instant::now();
+        assert!(told.fields(now).is_empty());
+        lock(&told.0).heard.take("telemetry", VALUES, now);
+        let depth = |ms| told.fields(now + Duration::from_millis(ms)).remove("depth").expect("a depth");
+        assert_eq!((depth(500).value, depth(500).age_ms), (Some(3.5), 600));
+        assert_eq!((depth(2_001).value, depth(2_001).text.as_str()), (None, "--"));
+        assert!(told.fields(now + WANTED_FOR * 2).is_empty(), "nobody follows it any more");
     }
 
     #[test]

@@ -170,12 +170,13 @@ impl Viewer {
         clocks: Clocks,
         recording: Arc<Recording>,
     ) -> Arc<Self> {
+        let tape = Arc::new(Tape::of(recording, told.clone()));
         Arc::new(Self {
             mailbox: Arc::new(Mailbox::with(bell)),
             choice: Asker::of(choice),
             told,
             clocks,
-            tape: Arc::new(Tape::of(recording)),
+            tape,
             state: Mutex::new(State {
                 phase: Phase::Searching(String::new()),
                 phase_since: Instant::now(),

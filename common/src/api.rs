@@ -271,6 +271,9 @@ pub struct Recording {
     /// for an hour.
     pub url: String,
     pub times_url: String,
+    /// Likewise, of what the vehicle measured, as subtitles; none: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subtitles_url: Option<String>,
 }
 
 /// What becomes of a recording.

@@ -3,12 +3,14 @@
 //! [`Recorder::push`] never waits: a queue of [`QUEUE_BYTES`] and [`QUEUE_TIME`] is between it and the thread that writes.
 //! When that is full, pictures are left out up to the next keyframe that finds room: a gap, which is counted, logged and
 //! listed. Files are those of `mp4`; each write takes all that waits, so that a slow disk gets few and large ones, and is
-//! followed by `fdatasync`. Beside each file lies a table of when its pictures were captured.
+//! followed by `fdatasync`. Beside each file lies a table of when its pictures were captured, with what the vehicle measured
+//! then; that as subtitles too, where something was measured.
 
 mod folder;
 mod limits;
 mod name;
 mod queue;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -19,9 +21,10 @@ use std::time::{Duration, Instant};
 
 pub use self::folder::{Disk, Folder, Found, Keep, Output, Stored};
 pub use self::limits::{Bytes, LARGEST, LONGEST, Measure, SPARE, Split};
-pub use self::name::{EXTENSION, Name, rfc3339};
+pub use self::name::{EXTENSION, Name, SUBTITLES, TIMES, rfc3339};
 use self::queue::{Gap, Shared};
 pub use self::queue::{QUEUE_BYTES, QUEUE_TIME, Recorded};
+pub use self::telemetry::{Columns, Fields, Measured};
 use self::writer::Writer;
 use crate::api::{RecordingState, RecordingStats};
 use crate::capture_clock::Captured;
@@ -40,6 +43,8 @@ pub struct Plan {
     pub keep: Keep,
     /// Bytes that stay free on the disk.
     pub spare: u64,
+    /// What the vehicle measures; others that come get a column too, in the next file where this one has its head.
+    pub columns: Columns,
 }
 
 /// Records one stream while it is on, with a thread of its own.
@@ -70,9 +75,9 @@ impl Recorder {
         self.shared.set_on(on);
     }
 
-    /// Takes a picture; never waits. Returns whether a keyframe is to be asked for.
-    pub fn push(&self, picture: Picture, now: Instant) -> bool {
-        self.shared.push(picture, now)
+    /// Takes a picture, and what the vehicle measured then; never waits. Returns whether a keyframe is to be asked for.
+    pub fn push(&self, picture: Picture, fields: Option<Arc<Fields>>, now: Instant) -> bool {
+        self.shared.push(picture, fields, now)
     }
 
     /// So many pictures never came, behind this one, which was pushed. The next one that is pushed is a keyframe. Of

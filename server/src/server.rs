@@ -168,7 +168,10 @@ impl Server {
         let settings = settings.with_cameras(cameras.iter().map(|(handle, _)| handle.clone()).collect());
         let recorded = config.record.as_ref().map(|record| Folder::new(&record.folder));
         let recordings = match (&config.record, &recorded) {
-            (Some(record), Some(folder)) => start_recordings(&streams, folder, record)?,
+            (Some(record), Some(folder)) => {
+                let board = config.telemetry.is_on().then(|| Arc::clone(&board));
+                start_recordings(&streams, folder, record, board.as_ref())?
+            }
             _ => Vec::new(),
         };
         let settings = settings.with_overlays(Arc::clone(&overlays)).with_recordings(recordings.clone());
@@ -658,8 +661,10 @@ fn start_recordings(
     streams: &Streams,
     folder: &Arc<Folder>,
     record: &RecordConfig,
+    board: Option<&Arc<Board>>,
 ) -> Result<Vec<Arc<RecordingOutput>>> {
-    streams.iter().map(|stream| RecordingOutput::start(stream, folder, record).map(Arc::new)).collect()
+    let start = |stream| RecordingOutput::start(stream, folder, record, board.cloned()).map(Arc::new);
+    streams.iter().map(start).collect()
 }
 
 /// One for each stream, or none.

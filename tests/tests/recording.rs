@@ -1,7 +1,10 @@
 //! Recordings on the vehicle, played by ffmpeg: whole, over several files, after SIGKILL, by HTTP.
 
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -118,6 +121,109 @@ fn the_client_records_what_it_receives_and_ends_the_file_at_sigterm() {
     let missing = u64::from(all[all.len() - 1] - all[0] + 1) - all.len() as u64;
     let known = report.pictures_expected - report.pictures_present;
     assert!(missing <= stats.streams[0].frames_dropped + known + 5, "{missing} are missing: {report:?} {all:?}");
+}
+
+/// Sends a depth of metres to the vehicle, again and again, until it is dropped.
+struct Depth(Arc<AtomicBool>);
+
+impl Depth {
+    fn send(server: &Server, metres: f64) -> Self {
+        let address = server.stats().telemetry.expect("telemetry").addresses.remove(0).replace("udp://", "");
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                socket.send_to(json!({ "depth": metres }).to_string().as_bytes(), &address).expect("sent");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        Self(stop)
+    }
+}
+
+impl Drop for Depth {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The first picture, luminance of 8 bits each; `filter` of ffmpeg, where it is not empty.
+fn first_picture(file: &Path, filter: &str) -> Vec<u8> {
+    let mut command = Command::new(program("ffmpeg", "ffmpeg"));
+    command.args(["-v", "error", "-nostdin", "-i"]).arg(file);
+    if !filter.is_empty() {
+        command.args(["-vf", filter]);
+    }
+    let output = command.args(["-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "gray", "-"]).output();
+    let output = output.expect("ffmpeg starts");
+    assert_eq!(output.stdout.len(), 320 * 240, "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// On the vehicle and at the surface: a column in the table, and subtitles that are burned in; both go with the recording.
+#[test]
+fn what_the_vehicle_measured_lies_beside_its_recording_and_the_clients() {
+    let (vehicle, surface) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+    let pilot = ["--user", "pilot", "--password", "deep sea"];
+    let server = start(
+        vehicle.path(),
+        &[&["--telemetry", "udp://127.0.0.1:0", "--record-when", "on-request"][..], &pilot].concat(),
+    );
+    let _depth = Depth::send(&server, 12.5);
+    let login = server.login.clone().expect("a login");
+    let headers = [("Authorization", login.as_str()), ("Content-Type", "application/json")];
+    let set = |on: bool| {
+        let body = json!({ "value": on }).to_string();
+        assert_eq!(
+            http::request_with("PATCH", &server.url("/api/settings/recording"), &headers, body.as_bytes()).status,
+            200
+        );
+    };
+    until_true("telemetry came", START, || server.stats().telemetry.is_some_and(|telemetry| telemetry.datagrams > 5));
+    let path = surface.path().to_str().expect("a plain path");
+    let args = ["--url", &server.url("/whep"), "--record", path, "--record-free", "1MB"];
+    let mut client = Client::start(&[&args[..], &pilot].concat());
+    set(true);
+    until_true("the vehicle records", START, || recording(&server).pictures > 30);
+    // What comes after the head of the first table begins another.
+    let has_text = |file: &PathBuf| std::fs::read_to_string(file).is_ok_and(|text| text.contains("Dialogue: "));
+    let subtitled = || files(surface.path(), "ass").pop().filter(has_text);
+    let at_surface = until("the client has subtitles", START, subtitled);
+    assert_eq!(client.process.stop(libc::SIGTERM, START), 0);
+    set(false);
+    until_true("it is off", START, || recording(&server).state == RecordingState::Off);
+    let on_vehicle = files(vehicle.path(), "ass").remove(0);
+    for subtitles in [&on_vehicle, &at_surface] {
+        let text = std::fs::read_to_string(subtitles).expect("subtitles");
+        assert!(text.contains(",Depth 12.5 m\n"), "{text}");
+        let table = std::fs::read_to_string(subtitles.with_extension("csv")).expect("a table");
+        let head = table.lines().next().expect("a head");
+        let column = head.split(',').position(|name| name == "depth").unwrap_or_else(|| panic!("{head}"));
+        let last = table.lines().last().expect("rows");
+        assert_eq!(last.split(',').nth(column), Some("12.5"), "{head} {last}");
+        let rows = head.split(',').count();
+        assert!(table.lines().all(|line| line.split(',').count() == rows), "{table}");
+    }
+    // It is seen in the picture, in the lower left corner.
+    let file = on_vehicle.with_extension("mp4");
+    let (plain, burned) = (first_picture(&file, ""), first_picture(&file, &format!("ass={}", on_vehicle.display())));
+    let differs = |at: &usize| plain[*at].abs_diff(burned[*at]) > 60;
+    let changed: Vec<_> = (0..plain.len()).filter(differs).map(|at| (at % 320, at / 320)).collect();
+    assert!(changed.len() > 60, "{} pixels are letters", changed.len());
+    assert!(changed.iter().all(|(x, y)| *x < 200 && *y > 180), "{changed:?}");
+
+    let reply = http::get_as(&server.url("/api/recordings"), Some(&login));
+    let listed = serde_json::from_str::<Recordings>(&reply.body).expect("a list").recordings.remove(0);
+    let url = listed.subtitles_url.expect("it has subtitles");
+    // Without a login, as it was listed.
+    let got = http::get(&server.url(&url));
+    assert_eq!((got.status, got.header("content-type")), (200, "text/x-ssa; charset=utf-8"), "{got:?}");
+    assert!(got.body.starts_with("[Script Info]\n"));
+    let delete =
+        http::request_with("DELETE", &server.url(listed.url.split('?').next().unwrap_or_default()), &headers, b"");
+    assert_eq!(delete.status, 204);
+    assert_eq!(std::fs::read_dir(vehicle.path()).expect("the folder").count(), 0, "all of it is gone");
 }
 
 #[test]
@@ -253,7 +359,7 @@ fn recordings_are_listed_read_in_parts_and_deleted_by_controllers_alone() {
     // Without a login, by an address that was listed; and the same cut.
     assert_eq!(http::get(&url).status, 401);
     let table = http::get(&server.url(&found.times_url));
-    assert_eq!((table.status, table.header("content-type")), (200, "text/csv"), "{table:?}");
+    assert_eq!((table.status, table.header("content-type")), (200, "text/csv; charset=utf-8"), "{table:?}");
     assert!(table.body.starts_with("number,time_s,captured,keyframe,missing_before\n1,0.000000,20"), "{table:?}");
     let part = http::request_with("GET", &server.url(&found.times_url), &[("Range", "bytes=7-12")], b"");
     assert_eq!((part.status, part.body.as_str()), (206, "time_s"), "{part:?}");

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::limits::{Bytes, Measure};
-use super::name::{Name, TIMES};
+use super::name::{Name, SIDECARS, SUBTITLES, TIMES};
 use crate::capture_clock::Captured;
 use crate::sync::lock;
 
@@ -67,6 +67,8 @@ pub struct Found {
     pub changed: Captured,
     /// It is being written.
     pub is_open: bool,
+    /// With what the vehicle measured.
+    pub has_subtitles: bool,
 }
 
 /// What may be deleted to make room: the oldest of what is more, or older.
@@ -132,24 +134,27 @@ impl Folder {
     }
 
     fn found(&self, files: &[Stored]) -> Vec<Found> {
+        let subtitles = files.iter().filter(|file| file.name.ends_with(SUBTITLES));
+        let subtitled: BTreeSet<_> = subtitles.filter_map(|file| Name::of_file(&file.name)).collect();
         let found = |file: &Stored| {
             let name: Name = file.name.parse().ok()?;
             // Not with the mutex locked: the disk may hang.
             let is_open = lock(&self.open).contains(&name);
             let Stored { bytes, changed, .. } = *file;
-            Some(Found { is_open: is_open || self.disk.is_written(&file.name), name, bytes, changed })
+            let (is_open, has_subtitles) = (is_open || self.disk.is_written(&file.name), subtitled.contains(&name));
+            Some(Found { name, bytes, changed, is_open, has_subtitles })
         };
         let mut all: Vec<_> = files.iter().filter_map(found).collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
         all
     }
 
-    /// Where a recording, or its table of times, lies. None: of no such name.
+    /// Where a recording, or what is beside it, lies. None: of no such name.
     pub fn path_of(&self, file: &str) -> Option<PathBuf> {
         Name::of_file(file).map(|_| self.path.join(file))
     }
 
-    /// Deletes a recording with its table of times.
+    /// Deletes a recording with what is beside it.
     ///
     /// # Errors
     /// [`ErrorKind::ResourceBusy`] where it is being written.
@@ -158,14 +163,17 @@ impl Folder {
             return Err(io::Error::new(ErrorKind::ResourceBusy, "it is being recorded"));
         }
         self.disk.remove(&name.to_string())?;
-        match self.disk.remove(&name.of_times()) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        for extension in SIDECARS {
+            match self.disk.remove(&name.beside(extension)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// Deletes the oldest that `keep` does not keep, at `now` of this machine's clock; returns their names. Files of others
-    /// are not touched, and tables of times whose recording is gone go, too.
+    /// are not touched, and what lay beside a recording that is gone goes, too.
     ///
     /// Names have the clock of who captured, which may be wrong or set meanwhile, and this machine's may be as well. So the
     /// age of what this run of the program began is that by its monotonic clock, and it goes last; the others are as old as
@@ -192,11 +200,12 @@ impl Folder {
         Ok(removed)
     }
 
-    /// Tables of times whose recordings somebody else has deleted. A recording is there before its table.
+    /// What lay beside recordings that somebody else has deleted. A recording is there before that.
     fn remove_orphans(&self, files: &[Stored]) -> io::Result<()> {
         let names = || files.iter().map(|file| file.name.as_str());
         let videos: BTreeSet<&str> = names().collect();
-        for file in names().filter(|file| file.ends_with(TIMES)) {
+        let is_beside = |file: &&str| SIDECARS.iter().any(|extension| file.ends_with(extension));
+        for file in names().filter(is_beside) {
             let Some(name) = Name::of_file(file) else { continue };
             if videos.contains(name.to_string().as_str()) || lock(&self.open).contains(&name) {
                 continue;
@@ -226,8 +235,8 @@ impl Folder {
                 Ok(video) => {
                     lock(&self.own).insert(name.clone(), Instant::now());
                     // Without the table the pictures are worth as much.
-                    let times = self.disk.create(&name.of_times()).ok();
-                    return Ok(Recording { name, video, times, folder: Arc::clone(self) });
+                    let times = self.disk.create(&name.beside(TIMES)).ok();
+                    return Ok(Recording { name, video, times, subtitles: None, folder: Arc::clone(self) });
                 }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => name = name.next(),
                 Err(error) => return Err(error),
@@ -271,10 +280,17 @@ pub(super) struct Recording {
     pub name: Name,
     pub video: Box<dyn Output>,
     pub times: Option<Box<dyn Output>>,
+    /// None: nothing was measured yet.
+    pub subtitles: Option<Box<dyn Output>>,
     folder: Arc<Folder>,
 }
 
 impl Recording {
+    pub fn begin_subtitles(&mut self) -> io::Result<()> {
+        self.subtitles = Some(self.folder.disk.create(&self.name.beside(SUBTITLES))?);
+        Ok(())
+    }
+
     /// Deletes it: nothing is in it.
     pub fn discard(self) -> io::Result<()> {
         let (folder, name) = (Arc::clone(&self.folder), self.name.clone());

@@ -12,6 +12,10 @@ use crate::capture_clock::Captured;
 pub const EXTENSION: &str = ".mp4";
 /// Of the table of times beside it.
 pub const TIMES: &str = ".csv";
+/// Of the subtitles with what the vehicle measured.
+pub const SUBTITLES: &str = ".ass";
+/// Of what lies beside a recording, and goes with it.
+pub const SIDECARS: [&str; 2] = [TIMES, SUBTITLES];
 /// As `2026-11-30_19-30-12.345Z`.
 const BEGUN: usize = 24;
 /// Of a label, in bytes.
@@ -47,15 +51,15 @@ impl Name {
         &self.label
     }
 
-    /// Of a file that is ours, a recording or its table of times.
+    /// Of a file that is ours, a recording or what lies beside it.
     pub fn of_file(file: &str) -> Option<Self> {
-        let stem = file.strip_suffix(TIMES);
+        let stem = SIDECARS.iter().find_map(|extension| file.strip_suffix(extension));
         stem.map_or_else(|| file.parse().ok(), |stem| format!("{stem}{EXTENSION}").parse().ok())
     }
 
-    /// Of the table of times that belongs to it.
-    pub fn of_times(&self) -> String {
-        self.to_string().replace(EXTENSION, TIMES)
+    /// Of the file with this extension that lies beside it.
+    pub fn beside(&self, extension: &str) -> String {
+        self.to_string().replace(EXTENSION, extension)
     }
 }
 
@@ -119,10 +123,12 @@ mod tests {
     fn a_name_says_when_and_what_and_is_read_again() {
         let name = Name::new(at(1_764_531_012_345), "cam1_stream1");
         assert_eq!(name.to_string(), "2025-11-30_19-30-12.345Z_cam1_stream1.mp4");
-        assert_eq!(name.of_times(), "2025-11-30_19-30-12.345Z_cam1_stream1.csv");
+        assert_eq!(name.beside(TIMES), "2025-11-30_19-30-12.345Z_cam1_stream1.csv");
         assert_eq!(name.to_string().parse(), Ok(name.clone()));
         assert_eq!((name.begun(), name.label()), (at(1_764_531_012_345), "cam1_stream1"));
-        assert_eq!(Name::of_file(&name.of_times()), Some(name.clone()));
+        for extension in SIDECARS {
+            assert_eq!(Name::of_file(&name.beside(extension)), Some(name.clone()));
+        }
         assert!(name < name.clone().next());
         let odd = Name::new(at(0), "a/../b: ü\u{0}*").to_string();
         assert_eq!(odd, "1970-01-01_00-00-00.000Z_a----b-----.mp4");

@@ -1,9 +1,10 @@
 //! What waits for the disk, between whoever has pictures and the thread that writes.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::telemetry::Fields;
 use crate::api::{RecordingState, RecordingStats};
 use crate::capture_clock::Captured;
 use crate::mp4::Picture;
@@ -63,6 +64,8 @@ impl Gap {
 #[derive(Debug)]
 pub struct Queued {
     pub picture: Picture,
+    /// What the vehicle measured then.
+    pub fields: Option<Arc<Fields>>,
     /// What is missing before it.
     pub gap: Option<Gap>,
     /// When it came.
@@ -146,7 +149,7 @@ impl Shared {
         self.ordered.notify_all();
     }
 
-    pub fn push(&self, picture: Picture, now: Instant) -> bool {
+    pub fn push(&self, picture: Picture, fields: Option<Arc<Fields>>, now: Instant) -> bool {
         let mut state = lock(&self.state);
         if !state.is_on || state.is_stopping {
             return false;
@@ -155,7 +158,7 @@ impl Shared {
             state.keyframe = Some(now);
         }
         let was_full = state.left_out.is_some();
-        state.take(picture, now);
+        state.take(picture, fields, now);
         let is_full = state.left_out.is_some() && !was_full && !state.is_closed;
         state.left_since = state.left_out.and(state.left_since.or(Some(now)));
         let asks = state.asks(now);
@@ -306,7 +309,7 @@ impl State {
         }
     }
 
-    fn take(&mut self, picture: Picture, now: Instant) {
+    fn take(&mut self, picture: Picture, fields: Option<Arc<Fields>>, now: Instant) {
         if self.is_new && !picture.keyframe {
             return;
         }
@@ -322,7 +325,7 @@ impl State {
             self.moved = Some(now);
         }
         self.bytes = bytes;
-        self.queue.push_back(Queued { gap: self.left_out.take(), picture, at: now, session: self.session });
+        self.queue.push_back(Queued { gap: self.left_out.take(), picture, fields, at: now, session: self.session });
     }
 
     /// It is counted at once: the writer may hang.

@@ -11,6 +11,7 @@ use crate::api::{RecordingState, RecordingStats};
 use crate::capture_clock::Captured;
 use crate::codec::Codec;
 use crate::mp4::tests::{Read, picture, pictures};
+use crate::overlay::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -175,6 +176,7 @@ fn bench(split: Duration, spare: u64) -> Bench {
         split: Split { time: split, bytes: LARGEST },
         keep: None,
         spare,
+        columns: Columns::default(),
     };
     let recorder = Recorder::start(folder, plan, {
         let told = Arc::clone(&told);
@@ -196,7 +198,7 @@ impl Bench {
     fn push_one(&mut self, keyframe: bool) -> bool {
         let picture = picture(self.number, u64::from(self.number) * 100, keyframe);
         self.number += 1;
-        self.recorder.push(picture, Instant::now())
+        self.recorder.push(picture, None, Instant::now())
     }
 
     fn wait(&self, what: &str, is_so: impl Fn(&RecordingStats) -> bool) -> RecordingStats {
@@ -270,7 +272,7 @@ fn a_disk_that_hangs_delays_nobody_and_makes_one_gap() {
     let mut slowest = Duration::ZERO;
     for number in 10..80 {
         let began = Instant::now();
-        bench.recorder.push(large(number, number.is_multiple_of(10)), began);
+        bench.recorder.push(large(number, number.is_multiple_of(10)), None, began);
         slowest = slowest.max(began.elapsed());
     }
     assert!(slowest < Duration::from_secs(1), "a push took {slowest:?}");
@@ -304,7 +306,7 @@ fn it_asks_for_a_keyframe_after_a_gap_and_each_few_seconds() {
     shared.set_on(true);
     let start = Instant::now();
     let push = |number: u32, at: u64, keyframe: bool| {
-        shared.push(picture(number, at, keyframe), start + Duration::from_millis(at))
+        shared.push(picture(number, at, keyframe), None, start + Duration::from_millis(at))
     };
     assert!(push(0, 0, false), "it cannot begin without");
     assert!(!push(1, 500, false), "not so soon again");
@@ -439,6 +441,7 @@ fn files_on_a_real_disk_are_as_they_should_be() {
         split: Split::default(),
         keep: None,
         spare: 0,
+        columns: Columns::default(),
     };
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
@@ -446,7 +449,7 @@ fn files_on_a_real_disk_are_as_they_should_be() {
         Recorder::start(Arc::clone(&folder), plan, move |stats| tell.lock().unwrap().push(stats.state)).unwrap();
     recorder.set_on(true);
     for number in 0..100 {
-        recorder.push(picture(number, u64::from(number) * 33, number == 0), Instant::now());
+        recorder.push(picture(number, u64::from(number) * 33, number == 0), None, Instant::now());
     }
     let end = Instant::now() + LIMIT;
     while recorder.stats().bytes == 0 {
@@ -500,7 +503,7 @@ fn it_says_that_it_waits_before_the_first_keyframe_and_why_one_cannot_be_recorde
     bench.wait("it waits for pictures", |stats| stats.state == RecordingState::Waiting);
     let mut bad = picture(0, 0, true);
     bad.unit = vec![0, 0, 0, 1, 0x65, 1, 2, 3].into();
-    bench.recorder.push(bad, Instant::now());
+    bench.recorder.push(bad, None, Instant::now());
     let stats = bench.wait("it says why", |stats| stats.reason.is_some());
     assert_eq!(stats.state, RecordingState::Waiting);
     assert!(stats.reason.as_ref().is_some_and(|reason| reason.contains("no parameter sets")), "{stats:?}");
@@ -674,18 +677,21 @@ fn what_another_program_records_into_the_folder_is_not_deleted() {
     assert!(other.list().unwrap().iter().all(|found| found.is_open));
     assert_eq!(other.prune(least, NOW).unwrap(), []);
     assert_eq!(other.remove(&name).unwrap_err().kind(), ErrorKind::ResourceBusy);
-    assert!(one.path_of(&name.of_times()).unwrap().exists());
+    assert!(one.path_of(&name.beside(TIMES)).unwrap().exists());
     drop(recording);
     assert_eq!(other.prune(least, NOW).unwrap(), [name], "once it is not written any more");
 }
 
 #[test]
-fn a_table_of_times_without_its_recording_goes_where_recordings_are_deleted() {
+fn what_lay_beside_a_recording_that_is_gone_goes_where_recordings_are_deleted() {
     let place = tempfile::TempDir::new().unwrap();
     let folder = Folder::new(place.path());
-    let recording = folder.create(Captured(Duration::from_secs(1_764_531_012)), "cam1_stream1").unwrap();
-    let (video, times) = (recording.name.to_string(), recording.name.of_times());
+    let mut recording = folder.create(Captured(Duration::from_secs(1_764_531_012)), "cam1_stream1").unwrap();
+    recording.begin_subtitles().unwrap();
+    let (video, times) = (recording.name.to_string(), recording.name.beside(TIMES));
+    let subtitles = place.path().join(recording.name.beside(SUBTITLES));
     drop(recording);
+    assert!(folder.list().unwrap()[0].has_subtitles);
     std::fs::write(place.path().join("notes.csv"), b"somebody else's").unwrap();
     let much = Some(Measure::Bytes(Bytes(1 << 40)));
     folder.prune(much, NOW).unwrap();
@@ -694,6 +700,67 @@ fn a_table_of_times_without_its_recording_goes_where_recordings_are_deleted() {
     folder.prune(None, NOW).unwrap();
     assert!(place.path().join(&times).exists(), "nothing is deleted without --record-keep");
     folder.prune(much, NOW).unwrap();
-    assert!(!place.path().join(&times).exists());
+    assert!(!place.path().join(&times).exists() && !subtitles.exists());
     assert!(place.path().join("notes.csv").exists());
+}
+
+fn depth(metres: f64) -> (String, Value) {
+    ("depth".to_owned(), Value { value: Some(metres), text: format!("{metres:.1} m"), age_ms: 0 })
+}
+
+#[test]
+fn what_was_measured_is_in_the_table_and_in_the_subtitles_by_the_times_of_the_pictures() {
+    let bench = bench(Duration::from_secs(600), 0);
+    // Before telemetry comes, with it, and with another value, which gets its column with the next file.
+    for number in 0..60_u32 {
+        let mut fields = Fields::new();
+        if number >= 2 {
+            fields.extend([depth(f64::from(number / 10))]);
+        }
+        if number >= 45 {
+            fields.insert("heading".to_owned(), Value { value: None, text: "--".to_owned(), age_ms: 9000 });
+        }
+        if number == 45 {
+            bench.wait("the table has its head", |stats| stats.pictures >= 30);
+        }
+        let fields = (!fields.is_empty()).then(|| Arc::new(fields));
+        let picture = picture(number, u64::from(number) * 100, number.is_multiple_of(10));
+        bench.recorder.push(picture, fields, Instant::now());
+    }
+    assert!(bench.recorder.stop(LIMIT));
+    let files = bench.recorder.files();
+    assert_eq!(files.iter().map(|file| file.pictures).collect::<Vec<_>>(), [50, 10], "{files:?}");
+    let beside = |index: usize, extension: &str| {
+        let name = files[index].name.parse::<Name>().unwrap().beside(extension);
+        String::from_utf8(bench.memory.0.0.lock().unwrap().files[&name].clone()).unwrap()
+    };
+    let table = beside(0, TIMES);
+    let rows: Vec<_> = table.lines().collect();
+    assert_eq!((rows.len(), rows[0]), (51, "number,time_s,captured,keyframe,missing_before,depth"));
+    let of_row = |row: &str| row.rsplit(',').next().unwrap_or_default().to_owned();
+    assert!(rows[2].starts_with("2,0.100000,") && rows[2].ends_with(",0,0,"), "{}", rows[2]);
+    assert_eq!((of_row(rows[3]), of_row(rows[50])), ("0".to_owned(), "4".to_owned()));
+    let table = beside(1, TIMES);
+    assert!(table.starts_with("number,time_s,captured,keyframe,missing_before,depth,heading\n1,0.000000,"), "{table}");
+    assert!(table.lines().nth(1).unwrap().ends_with(",5,"), "{table}");
+    let subtitles = beside(0, SUBTITLES);
+    let lines: Vec<_> = subtitles.lines().filter(|line| line.starts_with("Dialogue: ")).collect();
+    assert!(
+        lines[0].starts_with("Dialogue: 0,0:00:00.20,0:00:01.00,") && lines[0].ends_with(",Depth 0.0 m"),
+        "{lines:?}"
+    );
+    let last = lines[lines.len() - 1];
+    assert!(last.contains(",0:00:04.94,") && last.ends_with(",Depth 4.0 m\\NHeading --"), "{last}");
+    assert!(beside(1, SUBTITLES).contains("Dialogue: 0,0:00:00.00,"));
+}
+
+#[test]
+fn without_telemetry_there_are_no_subtitles_and_a_table_of_times_alone() {
+    let mut bench = bench(Duration::from_secs(600), 0);
+    bench.push(20);
+    assert!(bench.recorder.stop(LIMIT));
+    let files = bench.memory.0.0.lock().unwrap().files.clone();
+    assert_eq!(files.keys().filter(|name| name.ends_with(SUBTITLES)).count(), 0);
+    let table = files.iter().find(|(name, _)| name.ends_with(TIMES)).unwrap().1;
+    assert!(table.starts_with(b"number,time_s,captured,keyframe,missing_before\n1,"));
 }

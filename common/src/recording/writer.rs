@@ -8,6 +8,7 @@ use std::{io, mem};
 use super::folder::{Folder, Recording};
 use super::name::rfc3339;
 use super::queue::{Gap, Order, QUEUE_BYTES, Queued, Recorded, Shared};
+use super::telemetry::{Columns, Fields, Subtitles};
 use super::{Bytes, Measure, Plan};
 use crate::api::{RecordingGap, RecordingState};
 use crate::backoff::Backoff;
@@ -31,6 +32,8 @@ const FLUSH_AFTER: Duration = Duration::from_secs(1);
 const LONGEST_GAP: Duration = Duration::from_secs(60);
 /// A write that takes longer is said.
 const SLOW: Duration = Duration::from_secs(2);
+/// The last picture of a file is shown for so long.
+const LAST_SHOWN: Duration = Duration::from_millis(40);
 /// Of the newest gaps.
 const LISTED_GAPS: usize = 16;
 /// The bit rate for the time that is left is that of about so many seconds.
@@ -63,6 +66,8 @@ pub struct Writer {
     /// Bytes of all recordings then.
     there: u64,
     rate: Rate,
+    /// Of tables from now on.
+    columns: Columns,
 }
 
 struct Paused {
@@ -76,9 +81,13 @@ struct Current {
     muxer: Muxer,
     /// What the muxer gave and is not written yet, and the rows of its pictures.
     bytes: Vec<u8>,
-    rows: String,
+    rows: Vec<Row>,
     /// Of the fragment that is being collected.
-    open_rows: String,
+    open_rows: Vec<Row>,
+    /// Of the table, once it has its head.
+    columns: Option<Columns>,
+    /// None: they cannot be written.
+    subtitles: Option<Subtitles>,
     /// The pictures of these, and those of the fragment that is being collected.
     unwritten: Option<Gap>,
     open: Option<Gap>,
@@ -91,6 +100,13 @@ struct Current {
     missing: u64,
 }
 
+/// Of the table of times.
+struct Row {
+    /// What is known of every picture.
+    text: String,
+    fields: Option<Arc<Fields>>,
+}
+
 /// Why it does not go on now.
 enum Trouble {
     Full(u64),
@@ -99,7 +115,9 @@ enum Trouble {
 
 impl Writer {
     pub fn new(shared: Arc<Shared>, folder: Arc<Folder>, plan: Plan) -> Self {
+        let columns = plan.columns.clone();
         Self {
+            columns,
             shared,
             folder,
             plan,
@@ -234,8 +252,11 @@ impl Writer {
             return Ok(());
         };
         let missing = self.missing.take();
-        file.push(picture, missing.map_or(0, |gap| gap.pictures));
-        let is_due = file.is_long(&self.plan);
+        if let Some(fields) = &queued.fields {
+            self.columns.add(fields);
+        }
+        file.push(picture, queued.fields, missing.map_or(0, |gap| gap.pictures));
+        let is_due = file.is_long(&self.plan) || file.has_other_columns(&self.columns);
         if let Some(gap) = missing {
             self.count(gap, picture);
         }
@@ -247,7 +268,8 @@ impl Writer {
     /// Whether a keyframe belongs into a new file.
     fn is_over(&self, file: &Current, format: &Format, keyframe: &Picture) -> bool {
         let gap = keyframe.time.saturating_sub(file.last);
-        file.muxer.format() != format || gap > LONGEST_GAP || file.is_long(&self.plan)
+        let is_other = file.muxer.format() != format || file.has_other_columns(&self.columns);
+        is_other || gap > LONGEST_GAP || file.is_long(&self.plan)
     }
 
     fn begin(&mut self, format: Format, first: &Picture) -> Result<(), Trouble> {
@@ -255,6 +277,7 @@ impl Writer {
         let begun = first.captured.unwrap_or_else(now);
         let recording = self.folder.create(begun, &self.plan.label);
         let recording = recording.map_err(|error| Trouble::Disk("cannot begin a file", error))?;
+        let subtitles = Some(Subtitles::new(format.size()));
         let (muxer, header) = Muxer::new(format, first);
         tracing::info!(
             "recording {} into {}",
@@ -265,8 +288,10 @@ impl Writer {
             recording,
             muxer,
             bytes: header,
-            rows: "number,time_s,captured,keyframe,missing_before\n".to_owned(),
-            open_rows: String::new(),
+            rows: Vec::new(),
+            open_rows: Vec::new(),
+            columns: None,
+            subtitles,
             unwritten: None,
             open: None,
             begun: first.time,
@@ -286,7 +311,7 @@ impl Writer {
         let Some(file) = self.file.as_mut().filter(|file| file.unwritten.is_some()) else { return Ok(()) };
         let (began, length) = (Instant::now(), file.bytes.len());
         let pictures = file.unwritten.map_or(0, |written| written.pictures);
-        file.write().map_err(|error| Trouble::Disk("cannot write", error))?;
+        file.write(&self.columns).map_err(|error| Trouble::Disk("cannot write", error))?;
         let took = began.elapsed();
         if took >= SLOW {
             let seconds = took.as_secs_f64();
@@ -345,7 +370,7 @@ impl Writer {
         };
         if let Some(mut file) = self.file.take() {
             file.flush();
-            let is_written = matches!(trouble, Trouble::Full(_)) && file.write().is_ok();
+            let is_written = matches!(trouble, Trouble::Full(_)) && file.write(&self.columns).is_ok();
             let cut = if is_written { Ok(()) } else { file.take_back(&mut self.missing) };
             let name = file.recording.name.to_string();
             // With half a fragment behind it no index would be found, and the file not be played.
@@ -507,7 +532,7 @@ impl Writer {
 }
 
 impl Current {
-    fn push(&mut self, picture: &Picture, missing: u64) {
+    fn push(&mut self, picture: &Picture, fields: Option<Arc<Fields>>, missing: u64) {
         if let Some(fragment) = self.muxer.push(picture) {
             self.give(&fragment);
         }
@@ -515,11 +540,14 @@ impl Current {
         self.pictures += 1;
         self.gaps += u64::from(missing > 0);
         self.missing += missing;
-        let (number, seconds) = (self.pictures, picture.time.saturating_sub(self.begun).as_secs_f64());
+        let time = picture.time.saturating_sub(self.begun);
+        let (number, seconds) = (self.pictures, time.as_secs_f64());
         let captured = picture.captured.map(rfc3339).unwrap_or_default();
         let keyframe = u8::from(picture.keyframe);
-        // Into a string nothing fails.
-        let _ = writeln!(self.open_rows, "{number},{seconds:.6},{captured},{keyframe},{missing}");
+        if let Some(subtitles) = &mut self.subtitles {
+            subtitles.show(time, fields.as_deref());
+        }
+        self.open_rows.push(Row { text: format!("{number},{seconds:.6},{captured},{keyframe},{missing}"), fields });
         (self.last, self.came) = (picture.time.max(self.last), Instant::now());
     }
 
@@ -531,7 +559,7 @@ impl Current {
 
     fn give(&mut self, fragment: &[u8]) {
         self.bytes.extend_from_slice(fragment);
-        self.rows.push_str(&mem::take(&mut self.open_rows));
+        self.rows.append(&mut self.open_rows);
         let open = self.open.take();
         self.unwritten = self.unwritten.map(|gap| open.map_or(gap, |open| gap.and(open))).or(open);
     }
@@ -540,21 +568,51 @@ impl Current {
         self.last - self.begun >= plan.split.time || self.muxer.length() >= plan.split.bytes
     }
 
-    fn write(&mut self) -> io::Result<()> {
+    /// The table has its head, and something is measured now that has no column in it.
+    fn has_other_columns(&self, columns: &Columns) -> bool {
+        self.columns.as_ref().is_some_and(|own| own != columns)
+    }
+
+    /// `columns`: of the table, where it has no head yet.
+    fn write(&mut self, columns: &Columns) -> io::Result<()> {
         let video = &mut self.recording.video;
         video.append(&self.bytes)?;
         video.sync()?;
         self.muxer.written();
         self.bytes.clear();
         self.unwritten = None;
-        let rows = mem::take(&mut self.rows);
+        let mut table = String::new();
+        if self.columns.is_none() {
+            // Into a string nothing fails.
+            let _ = writeln!(table, "number,time_s,captured,keyframe,missing_before{}", columns.head());
+        }
+        let columns = self.columns.get_or_insert_with(|| columns.clone());
+        for Row { text, fields } in self.rows.drain(..) {
+            let _ = writeln!(table, "{text}{}", columns.row(fields.as_deref()));
+        }
         // Without the table the pictures are worth as much.
         if let Some(times) = &mut self.recording.times
-            && times.append(rows.as_bytes()).is_err()
+            && times.append(table.as_bytes()).is_err()
         {
             self.recording.times = None;
         }
+        self.write_subtitles();
         Ok(())
+    }
+
+    /// Likewise.
+    fn write_subtitles(&mut self) {
+        let text = self.subtitles.as_mut().map(Subtitles::take).unwrap_or_default();
+        if text.is_empty() {
+            return;
+        }
+        let recording = &mut self.recording;
+        let begun = if recording.subtitles.is_none() { recording.begin_subtitles() } else { Ok(()) };
+        let written =
+            begun.and_then(|()| recording.subtitles.iter_mut().try_for_each(|file| file.append(text.as_bytes())));
+        if written.is_err() {
+            (self.subtitles, recording.subtitles) = (None, None);
+        }
     }
 
     /// What is not in the file is left out of it, and missing. A file that cannot be cut plays up to there all the same.
@@ -575,7 +633,10 @@ impl Current {
     }
 
     /// Gives its size.
-    fn finish(self) -> io::Result<u64> {
+    fn finish(mut self) -> io::Result<u64> {
+        let end = self.last.saturating_sub(self.begun) + LAST_SHOWN;
+        self.subtitles.iter_mut().for_each(|subtitles| subtitles.end(end));
+        self.write_subtitles();
         let Self { mut recording, muxer, .. } = self;
         let length = muxer.length();
         let ending = muxer.finish();
@@ -586,8 +647,8 @@ impl Current {
         video.sync()?;
         video.overwrite(ending.cover_at, &ending.cover)?;
         video.sync()?;
-        if let Some(times) = &mut recording.times {
-            times.sync()?;
+        for beside in [&mut recording.times, &mut recording.subtitles].into_iter().flatten() {
+            beside.sync()?;
         }
         Ok(length)
     }

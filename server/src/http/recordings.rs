@@ -20,7 +20,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::stream;
 use ring::hmac;
 use rov_common::api::{RECORDINGS_PATH, Recording, Recordings, View};
-use rov_common::recording::{Folder, Found, Name, rfc3339};
+use rov_common::recording::{Folder, Found, Name, SUBTITLES, TIMES, rfc3339};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -128,13 +128,14 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Recordings>
         Failure(StatusCode::SERVICE_UNAVAILABLE, reason)
     })?;
     let (view, now) = (api.users.view(), now());
-    let one = |Found { name, bytes, is_open, .. }: Found| Recording {
+    let one = |Found { name, bytes, is_open, has_subtitles, .. }: Found| Recording {
         label: name.label().to_owned(),
         begun: rfc3339(name.begun()),
         bytes,
         is_open,
         url: recorded.address(&name.to_string(), view, now),
-        times_url: recorded.address(&name.of_times(), view, now),
+        times_url: recorded.address(&name.beside(TIMES), view, now),
+        subtitles_url: has_subtitles.then(|| recorded.address(&name.beside(SUBTITLES), view, now)),
         name: name.to_string(),
     };
     Ok(Json(Recordings { free_bytes: free, recordings: found.into_iter().rev().map(one).collect() }))
@@ -157,7 +158,7 @@ pub(super) async fn may_open(
     }
 }
 
-/// `GET /api/recordings/NAME`, also of its table of times, with `Range`.
+/// `GET /api/recordings/NAME`, also of what is beside it, with `Range`.
 pub(super) async fn open(
     State(api): State<Arc<Api>>,
     file: Result<Path<String>, PathRejection>,
@@ -192,7 +193,11 @@ pub(super) async fn open(
         }
         None => (StatusCode::OK, 0..length),
     };
-    let kind = if file.ends_with(".csv") { "text/csv" } else { "video/mp4" };
+    let kind = match &file {
+        file if file.ends_with(TIMES) => "text/csv; charset=utf-8",
+        file if file.ends_with(SUBTITLES) => "text/x-ssa; charset=utf-8",
+        _ => "video/mp4",
+    };
     let described = [
         (header::CONTENT_TYPE, kind.to_owned()),
         (header::ACCEPT_RANGES, "bytes".to_owned()),
@@ -244,7 +249,7 @@ fn part(range: &str, length: u64) -> Option<Result<Range<u64>, ()>> {
     Some(if part.start < part.end { Ok(part) } else { Err(()) })
 }
 
-/// `DELETE /api/recordings/NAME`: with its table of times.
+/// `DELETE /api/recordings/NAME`: with what is beside it.
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Controller(caller): Controller,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rov_common::api::RecordingStats;
 use rov_common::discovery::Announcement;
-use rov_common::recording::{Folder, Picture, Plan, Recorder};
+use rov_common::recording::{Columns, Folder, Measured, Picture, Plan, Recorder};
 use rov_common::sync::lock;
 use tokio::sync::watch;
 
@@ -19,6 +19,7 @@ use super::Output;
 use crate::config::RecordConfig;
 use crate::progress::Beat;
 use crate::stream::{Awake, OutputQueue, Stream};
+use crate::telemetry::Board;
 
 /// For the index of the file; without it, it can be played too.
 const STOP_LIMIT: Duration = Duration::from_millis(1_800);
@@ -26,6 +27,8 @@ const STOP_LIMIT: Duration = Duration::from_millis(1_800);
 pub struct RecordingOutput {
     stream: Arc<Stream>,
     recorder: Arc<Recorder>,
+    /// Of the vehicle; none: no telemetry is received.
+    board: Option<Arc<Board>>,
     changed: watch::Receiver<RecordingStats>,
     /// While it is on.
     taking: Mutex<Option<Taking>>,
@@ -42,7 +45,12 @@ struct Taking {
 
 impl RecordingOutput {
     /// Is off.
-    pub fn start(stream: &Arc<Stream>, folder: &Arc<Folder>, config: &RecordConfig) -> Result<Self> {
+    pub fn start(
+        stream: &Arc<Stream>,
+        folder: &Arc<Folder>,
+        config: &RecordConfig,
+        board: Option<Arc<Board>>,
+    ) -> Result<Self> {
         let title = stream.names().last().unwrap_or_default().to_owned();
         let plan = Plan {
             label: title.replace('/', "_"),
@@ -51,11 +59,13 @@ impl RecordingOutput {
             split: config.split,
             keep: config.keep,
             spare: config.spare,
+            columns: Columns::new(board.iter().flat_map(|board| board.fields()).map(|field| field.name.clone())),
         };
         let (change, changed) = watch::channel(RecordingStats::default());
         let recorder = Recorder::start(Arc::clone(folder), plan, move |stats| drop(change.send_replace(stats.clone())));
         let recorder = Arc::new(recorder.context("cannot start the thread that records")?);
-        Ok(Self { stream: Arc::clone(stream), recorder, changed, taking: Mutex::default(), ends: Mutex::default() })
+        let stream = Arc::clone(stream);
+        Ok(Self { stream, recorder, board, changed, taking: Mutex::default(), ends: Mutex::default() })
     }
 
     pub fn stream(&self) -> &Arc<Stream> {
@@ -74,6 +84,7 @@ impl RecordingOutput {
 
     fn take(&self) -> Taking {
         let (recorder, demand) = (Arc::clone(&self.recorder), Arc::clone(self.stream.demand()));
+        let (board, newest) = (self.board.clone(), Mutex::new(Measured::default()));
         let queue = self.stream.add_output(move |queue| {
             while let Some(frame) = queue.take() {
                 let picture = Picture {
@@ -82,7 +93,9 @@ impl RecordingOutput {
                     captured: Some(frame.captured),
                     keyframe: frame.keyframe,
                 };
-                if recorder.push(picture, Instant::now()) {
+                let now = Instant::now();
+                let fields = board.as_ref().and_then(|board| lock(&newest).at(now, || board.values(now)));
+                if recorder.push(picture, fields, now) {
                     demand.request_keyframe();
                 }
             }
