@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Task};
 use crate::decode::DecodeError;
 use crate::discovery::{self, Found};
 use crate::display::{Window, run_headless};
@@ -24,6 +24,7 @@ use crate::feeds::{Feeds, OnScreen};
 use crate::find;
 use crate::receive::webrtc::check_socket_buffers;
 use crate::recording::{self, Recording};
+use crate::report;
 use crate::stats::Report;
 use crate::target::{SessionConfig, SessionError};
 
@@ -46,6 +47,9 @@ pub fn run(cli: &Cli) -> u8 {
 }
 
 fn run_logged(cli: &Cli, started: Instant) -> u8 {
+    if let Some(Task::Report { folder }) = &cli.task {
+        return make_report(folder);
+    }
     let (config, recording) = match cli.session().and_then(|config| Ok((config, cli.recording()?))) {
         Ok(both) => both,
         Err(message) => {
@@ -75,6 +79,20 @@ fn run_logged(cli: &Cli, started: Instant) -> u8 {
                 }
                 SessionError::Decoder(_) | SessionError::Other(_) => exit::FAILURE,
             }
+        }
+    }
+}
+
+fn make_report(folder: &Path) -> u8 {
+    match report::write(folder) {
+        Ok((path, events)) => {
+            // Nobody may be there to read it.
+            let _ = writeln!(std::io::stdout(), "{}: events: {events}", path.display());
+            exit::SUCCESS
+        }
+        Err(reason) => {
+            tracing::error!("no report: {reason}");
+            exit::FAILURE
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{ArgGroup, Parser, ValueEnum};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use rov_common::api::WHEP_PATH;
 use rov_common::camera::{Trust, parse_url};
 use rov_common::codec::Codec;
@@ -41,11 +41,15 @@ const LOGGING: &str = "Logging";
 ///
 /// Without options, finds a rov-server on the network by itself and shows its picture. Keys: Q or ESC close, F or
 /// a double click fullscreen, 1 to 9 and Tab choose among the server's streams, G shows all cameras, A aligns them,
-/// R records, S saves the picture and C the last seconds, I information, ? or F1 or a right click all of them.
+/// R records, S saves the picture and C the last seconds, E notes an event, I information, ? or F1 or a right click all of them.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rov-client", version, max_term_width = 100, after_help = EXIT_CODES)]
 #[command(group(ArgGroup::new("server").args(["address", "host"])))]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Cli {
+    #[command(subcommand)]
+    pub task: Option<Task>,
+
     /// The server, as --list prints it, instead of finding it: ADDRESS, ADDRESS:PORT with the port of its HTTP API, or
     /// a URL as for --url; `auto` finds it
     #[arg(value_name = "ADDRESS[:PORT]|URL", conflicts_with_all = ["auto", "url"])]
@@ -216,8 +220,8 @@ pub struct Cli {
     #[arg(help_heading = PICTURE, long)]
     pub no_badge: bool,
 
-    /// Folder for snapshots (key S): JPEG in full size, with the time of capture; and for clips of the last seconds (key
-    /// C); made where it is not there
+    /// Folder for snapshots (key S): JPEG in full size, with the time of capture; for clips of the last seconds (key
+    /// C), and for events (key E), of which `rov-client report DIR` makes a page; made where it is not there
     #[arg(help_heading = PICTURE, long, value_name = "DIR", default_value = ".")]
     pub save_dir: PathBuf,
 
@@ -271,6 +275,17 @@ pub struct Cli {
     /// Size of each file of --log-file in MiB [default: 10]
     #[arg(help_heading = LOGGING, long, value_name = "MIB", value_parser = within::<u16>(1, 65_535))]
     pub log_file_size: Option<u16>,
+}
+
+/// What else this program does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Task {
+    /// Make one page of the events (key E) in a folder of --save-dir: report.html, which needs no network
+    Report {
+        /// The folder of the dive
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 /// Pictures of a vehicle are 30 to 150 ms old on a good link, with what is sent again after a loss; over 300 ms a pilot

@@ -107,14 +107,19 @@ fn save(folder: &Path, api: &Api, about: &About, stop: &AtomicBool) -> Result<St
     let seconds = clip.seconds.map(|seconds| format!("{seconds:.0} s, ")).unwrap_or_default();
     make_folder(folder)?;
     let (name, file) = create(folder, begun, &snapshot::label(about))?;
-    let bytes = write(clip, file, &folder.join(&name), stop)?;
+    let bytes = write_into(clip, file, &folder.join(&name), stop)?;
     tracing::info!("clip: {}", folder.join(&name).display());
     Ok(format!("Saved {name}: {seconds}{}", Bytes(bytes)))
 }
 
-/// Asks a server for a clip; the reason why it gives none is for people.
-fn ask(api: &Api, stream: &str, seconds: Option<u64>) -> Result<Clip, String> {
-    api.clip(stream, seconds).map_err(|error| match error {
+/// Asks a server for a clip of so many seconds, or of as many as it keeps; the reason why it gives none is for people.
+pub fn ask(api: &Api, stream: &str, seconds: Option<u64>) -> Result<Clip, String> {
+    let clip = match api.clip(stream, seconds) {
+        // It keeps less: all of that.
+        Err(WhepError::Refused { status: 422, .. }) if seconds.is_some() => api.clip(stream, None),
+        clip => clip,
+    };
+    clip.map_err(|error| match error {
         WhepError::Refused { status: 404, reason, .. } if reason == NO_SUCH_PATH => {
             "the server keeps nothing for clips: it is of an earlier version".to_owned()
         }
@@ -123,7 +128,7 @@ fn ask(api: &Api, stream: &str, seconds: Option<u64>) -> Result<Clip, String> {
     })
 }
 
-fn make_folder(folder: &Path) -> Result<(), String> {
+pub fn make_folder(folder: &Path) -> Result<(), String> {
     fs::create_dir_all(folder).map_err(|error| format!("{}: cannot make this folder: {error}", folder.display()))
 }
 
@@ -151,8 +156,15 @@ fn part(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Writes the clip into its part, and gives it its name; how many bytes it has.
-fn write(clip: Clip, file: File, path: &Path, stop: &AtomicBool) -> Result<u64, String> {
+/// Writes the clip into a file that is not there yet.
+pub fn write(clip: Clip, path: &Path, stop: &AtomicBool) -> Result<u64, String> {
+    let file = OpenOptions::new().write(true).create_new(true).open(part(path));
+    let file = file.map_err(|error| format!("{}: cannot create: {error}", path.display()))?;
+    write_into(clip, file, path, stop)
+}
+
+/// Writes it into its part, and gives it its name; how many bytes it has.
+fn write_into(clip: Clip, file: File, path: &Path, stop: &AtomicBool) -> Result<u64, String> {
     let part = part(path);
     let written = copy(clip, file, stop).and_then(|bytes| {
         let named = fs::rename(&part, path).map(|()| bytes);
@@ -215,7 +227,7 @@ mod tests {
         let begun = Captured(Duration::from_millis(1_700_000_000_012));
         let save = |body, bytes, stop: bool| {
             let (name, file) = create(folder.path(), begun, "Nemo bow")?;
-            write(clip(body, bytes), file, &folder.path().join(name), &AtomicBool::new(stop))
+            write_into(clip(body, bytes), file, &folder.path().join(name), &AtomicBool::new(stop))
         };
         assert_eq!(save(b"whole", Some(5), false), Ok(5));
         assert_eq!(save(b"of unknown length", None, false), Ok(17));

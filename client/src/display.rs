@@ -33,6 +33,7 @@ use self::presses::{Press, Presses};
 use self::sink::Sink;
 use self::words::{Presentation, aside, asking, badge, grid_title, mark, message, presentation, title, title_age};
 use crate::decode::{Picture, PictureForm};
+use crate::event;
 pub use crate::overlay::Tone;
 use crate::overlay::{self, Action, Badge, Corner, Mark, Message, OverlayData};
 use crate::recording::Told;
@@ -59,6 +60,10 @@ const BADGE_BESIDE_PANEL: u32 = 800;
 
 /// The owner is asked again what the window shows beside the video when its answer is so old.
 const VIEW_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a key that takes back a letter gives.
+const BACKSPACE: char = '\u{8}';
+const DELETE: char = '\u{7f}';
 
 /// Tiles are drawn together, no more often than this.
 const GRID_INTERVAL: Duration = Duration::from_millis(16);
@@ -182,6 +187,10 @@ pub trait Stage {
     fn obey(&mut self, command: Command, now: Instant);
     /// These are to be kept as files: what each pane that has one shows.
     fn save(&mut self, shown: &[Snapped<'_>], now: Instant);
+    /// An event of this moment begins; false: it cannot. Otherwise its text is typed from now on.
+    fn begin_event(&mut self, shown: &[Snapped<'_>], now: Instant) -> bool;
+    /// The event is to be saved with this text; none: it is cancelled.
+    fn end_event(&mut self, text: Option<String>);
 }
 
 /// A picture that is on the screen.
@@ -238,6 +247,8 @@ pub struct Window {
     title: (String, String, Instant),
     show_stats: bool,
     show_keys: bool,
+    /// The text of an event, while it is typed: then keys are letters.
+    typing: Option<String>,
     /// Of the offers of the last question, the one that Enter takes.
     selected: Option<Offer>,
     /// The last click chose one of the offers, or a key.
@@ -321,6 +332,7 @@ impl Window {
             title: (name.to_owned(), String::new(), Instant::now()),
             show_stats: false,
             show_keys: false,
+            typing: None,
             selected: None,
             clicked_row: false,
             is_closed: false,
@@ -379,6 +391,15 @@ impl Window {
 
     /// Shows what is on the stage until the window is closed or `stop` is cancelled.
     pub fn run(mut self, stage: &mut dyn Stage, stop: &CancellationToken) -> Result<Ended, DisplayError> {
+        let ended = self.run_on(stage, stop);
+        // What was typed so far is worth more than nothing.
+        if let Some(text) = self.typing.take() {
+            stage.end_event(Some(text));
+        }
+        ended
+    }
+
+    fn run_on(&mut self, stage: &mut dyn Stage, stop: &CancellationToken) -> Result<Ended, DisplayError> {
         let mut layout = Layout::default();
         let mut panes: Vec<Pane> = Vec::new();
         let mut asked: Option<Instant> = None;
@@ -502,7 +523,8 @@ impl Window {
                 let places = Places::of(panes.len(), size, status, &said);
                 let states = panes.iter().map(|pane| pane.presentation.in_seconds()).collect();
                 let (captions, keys, message) = (grid.captions, self.show_keys, asked);
-                Content::Grid(Box::new(Tiles { size, places, captions, states, keys, message }))
+                let typing = self.typing.clone();
+                Content::Grid(Box::new(Tiles { size, places, captions, states, keys, message, typing }))
             }
         }
     }
@@ -525,6 +547,7 @@ impl Window {
             stale: matches!(presentation, Presentation::Stale { .. }),
             mark: mark(presentation.in_seconds(), view),
             message,
+            typing: self.typing.clone(),
             keys: self.show_keys,
             corner: if self.corner.painted { self.corner.shown.0.clone() } else { Corner::default() },
             written: self.written.painted.then(|| (self.written.wanted.texts.clone(), self.written.place)),
@@ -716,6 +739,7 @@ impl Window {
                 mark: mark(pane.presentation.in_seconds(), &pane.model),
                 message: message(pane.presentation, &pane.model.status),
                 keys: false,
+                typing: None,
                 corner: Corner::default(),
                 written: None,
                 stats: None,
@@ -783,6 +807,10 @@ impl Window {
         // Beside live pictures Enter takes the one that is offered, as the line says: digits are streams.
         let takes_digits = question.is_some_and(|question| !is_live || question.offers.len() > 1);
         while let Ok(press) = self.presses.try_recv() {
+            if self.typing.is_some() {
+                self.take_letter(press, stage);
+                continue;
+            }
             match (press, question) {
                 (Press::Character(digit @ '1'..='9'), _) if !takes_digits => {
                     stage.obey(Command::Stream(digit as usize - '0' as usize), now);
@@ -812,10 +840,36 @@ impl Window {
             Action::Grid => stage.obey(Command::Grid, now),
             Action::Save => save(panes, stage, now),
             Action::Clip => stage.obey(Command::Clip, now),
+            Action::Event => {
+                if self.typing.is_none() && stage.begin_event(&snapped(panes), now) {
+                    self.typing = Some(String::new());
+                }
+            }
             Action::Align => stage.obey(Command::Align, now),
             Action::Record => stage.obey(Command::Record, now),
         }
         false
+    }
+
+    /// While the text of an event is typed.
+    fn take_letter(&mut self, press: Press, stage: &mut dyn Stage) {
+        let Some(text) = &mut self.typing else { return };
+        match press {
+            Press::Key(Key::Enter | Key::NumPadEnter) => stage.end_event(self.typing.take()),
+            Press::Key(Key::Escape) => {
+                self.typing = None;
+                stage.end_event(None);
+            }
+            Press::Character(BACKSPACE | DELETE) | Press::Again(BACKSPACE | DELETE) => {
+                text.pop();
+            }
+            Press::Character(letter) | Press::Again(letter) => {
+                if !letter.is_control() && text.chars().count() < event::LONGEST_TEXT {
+                    text.push(letter);
+                }
+            }
+            Press::Key(_) => {}
+        }
     }
 
     fn answer(&mut self, press: Press, question: &Question, stage: &mut dyn Stage) {
@@ -850,6 +904,8 @@ fn action_of(press: Press) -> Option<Action> {
         Press::Key(Key::G) => Action::Grid,
         Press::Key(Key::S) => Action::Save,
         Press::Key(Key::C) => Action::Clip,
+        // Not by the key: its letter comes behind it, and would be the first of the text.
+        Press::Character('e' | 'E') => Action::Event,
         Press::Key(Key::A) => Action::Align,
         Press::Key(Key::R) => Action::Record,
         _ => return None,
@@ -857,9 +913,14 @@ fn action_of(press: Press) -> Option<Action> {
 }
 
 fn save(panes: &[Pane], stage: &mut dyn Stage, now: Instant) {
-    let shown =
-        panes.iter().filter_map(|of| Some(Snapped { id: of.id, picture: of.last.as_ref()?, is_moving: of.is_live() }));
-    stage.save(&shown.collect::<Vec<_>>(), now);
+    stage.save(&snapped(panes), now);
+}
+
+fn snapped(panes: &[Pane]) -> Vec<Snapped<'_>> {
+    panes
+        .iter()
+        .filter_map(|of| Some(Snapped { id: of.id, picture: of.last.as_ref()?, is_moving: of.is_live() }))
+        .collect()
 }
 
 /// Keeps the panes that stay, each at its new place.
@@ -888,6 +949,7 @@ struct Tiles {
     keys: bool,
     /// A question.
     message: Option<Message>,
+    typing: Option<String>,
 }
 
 impl Tiles {
@@ -896,6 +958,9 @@ impl Tiles {
         let Some(mut surface) = overlay::Surface::new(pixels, self.size) else { return };
         if self.keys {
             overlay::draw_keys(&mut surface);
+        }
+        if let Some(text) = &self.typing {
+            overlay::draw_typing(&mut surface, text);
         }
         if let Some(message) = &self.message {
             overlay::draw_message(&mut surface, message);
@@ -912,6 +977,8 @@ struct Scene {
     mark: Option<Mark>,
     message: Option<Message>,
     keys: bool,
+    /// The text of an event.
+    typing: Option<String>,
     /// Empty where it need not be painted.
     corner: Corner,
     /// Lines and their place; none where they need not be painted.
@@ -922,8 +989,8 @@ struct Scene {
 impl Scene {
     /// The picture and nothing else.
     fn is_plain(&self) -> bool {
-        let nothing = (&None, &None, &None, &Corner::default(), &None, false);
-        (&self.mark, &self.message, &self.stats, &self.corner, &self.written, self.keys) == nothing
+        let nothing = (&None, &None, &None, &Corner::default(), &None, false, &None);
+        (&self.mark, &self.message, &self.stats, &self.corner, &self.written, self.keys, &self.typing) == nothing
     }
 
     /// Paints all of it into the pixels of a window.
@@ -948,6 +1015,9 @@ impl Scene {
         overlay::draw_corner(&mut surface, &self.corner);
         if self.keys {
             overlay::draw_keys(&mut surface);
+        }
+        if let Some(text) = &self.typing {
+            overlay::draw_typing(&mut surface, text);
         }
         if let Some(message) = &self.message {
             overlay::draw_message(&mut surface, message);

@@ -201,6 +201,12 @@ impl Feed {
         Some(Snapshot { picture: kept, about })
     }
 
+    /// What is to be said of a moment without a picture of it.
+    pub fn nothing(&self, now: Instant) -> About {
+        let taken = Captured(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        About { taken, ..self.viewer.about(None, now) }
+    }
+
     pub fn report(&self, now: Instant) -> TileReport {
         let mut report = Report::default();
         self.viewer.report(&mut report);

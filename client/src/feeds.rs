@@ -19,12 +19,13 @@ use crate::clip::Clips;
 use crate::clock::Clocks;
 use crate::decode::{Picture, PictureForm};
 use crate::display::{Command, Grid, Layout, STALE_AFTER, Snapped, Stage, ViewModel};
+use crate::event::{Events, Seen};
 use crate::feed::Feed;
 use crate::find::Guide;
 use crate::mailbox::Bell;
 use crate::recording::Recording;
 use crate::session;
-use crate::snapshot::Saver;
+use crate::snapshot::{Saver, Snapshot};
 use crate::stats::{AlignmentReport, Report, Shown};
 use crate::streams::{GridOf, Lineup, Tile, Wanted};
 use crate::target::{SessionConfig, SessionError};
@@ -125,6 +126,7 @@ pub struct Feeds {
     /// None: without a window.
     saver: Option<Saver>,
     clips: Option<Clips>,
+    events: Option<Events>,
 }
 
 impl Feeds {
@@ -183,6 +185,7 @@ impl Feeds {
             said: None,
             saver: None,
             clips: None,
+            events: None,
         };
         this.begin(&first, config);
         Ok(this)
@@ -193,9 +196,10 @@ impl Feeds {
         self.wish = wish;
     }
 
-    /// Snapshots and clips go into this folder.
+    /// Snapshots, clips and events go into this folder.
     pub fn save_into(&mut self, folder: PathBuf) -> std::io::Result<()> {
         self.clips = Some(Clips::new(folder.clone()));
+        self.events = Some(Events::new(folder.clone()));
         self.saver = Some(Saver::start(folder)?);
         Ok(())
     }
@@ -449,8 +453,9 @@ impl Stage for Feeds {
     fn view(&mut self, pane: usize, now: Instant) -> ViewModel {
         let feed = self.panes().get(pane).cloned();
         let mut view = feed.map(|feed| feed.view(now)).unwrap_or_default();
-        let clip = self.clips.as_ref().and_then(Clips::news);
-        for news in self.saver.as_ref().and_then(Saver::news).into_iter().chain(clip) {
+        let snapshot = self.saver.as_ref().and_then(Saver::news);
+        let (clip, event) = (self.clips.as_ref().and_then(Clips::news), self.events.as_ref().and_then(Events::news));
+        for news in [snapshot, clip, event].into_iter().flatten() {
             self.say(news, LISTED_FOR);
         }
         self.said.take_if(|(_, until)| now >= *until);
@@ -511,6 +516,38 @@ impl Stage for Feeds {
         if let Err(reason) = said {
             tracing::warn!("{reason}");
             self.say(reason.to_owned(), SAID_FOR);
+        }
+    }
+
+    fn begin_event(&mut self, shown: &[Snapped<'_>], now: Instant) -> bool {
+        let seen = |feed: &Arc<Feed>| {
+            let snapped = shown.iter().find(|snapped| snapped.id == feed.id);
+            let snapshot = snapped.and_then(|snapped| feed.snapshot(snapped.picture, snapped.is_moving, now));
+            let api = feed.viewer.api();
+            match snapshot {
+                Some(Snapshot { picture, about }) => Seen { picture: Some(picture), about, api },
+                None => Seen { picture: None, about: feed.nothing(now), api },
+            }
+        };
+        let seen = self.panes().iter().map(seen).collect();
+        let telemetry = self.told.fields(now);
+        let begun = match &mut self.events {
+            Some(events) => events.begin(seen, telemetry, now),
+            None => Err("No event: there is no folder for it".to_owned()),
+        };
+        begun
+            .map_err(|reason| {
+                tracing::warn!("{reason}");
+                self.say(reason, SAID_FOR);
+            })
+            .is_ok()
+    }
+
+    fn end_event(&mut self, text: Option<String>) {
+        let said = if text.is_some() { "Saving the event..." } else { "No event was saved" };
+        self.say(said.to_owned(), SAID_FOR);
+        if let Some(events) = &mut self.events {
+            events.end(text);
         }
     }
 

@@ -39,13 +39,14 @@ const NAME_WIDTH: usize = 24;
 const NOTICE_WIDTH: i32 = 56;
 
 /// What the keys do, for the window and `--help`. The last ones find no room in the lowest window.
-pub const KEYS: [(&str, &str, Action); 10] = [
+pub const KEYS: [(&str, &str, Action); 11] = [
     ("1-9, Tab", "Choose a stream", Action::Next),
     ("G", "All cameras", Action::Grid),
     ("A", "Align the cameras", Action::Align),
     ("R", "Record, or end it", Action::Record),
     ("S, middle click", "Save the picture", Action::Save),
     ("C", "Save the last seconds", Action::Clip),
+    ("E", "Note an event", Action::Event),
     ("F, double click", "Fullscreen", Action::Fullscreen),
     ("I", "Information", Action::Information),
     ("Q, Esc", "Close", Action::Close),
@@ -61,6 +62,7 @@ pub enum Action {
     Record,
     Save,
     Clip,
+    Event,
     Fullscreen,
     Information,
     Close,
@@ -450,6 +452,28 @@ pub fn draw_keys(surface: &mut Surface<'_>) {
         surface.text(key, (left, y), look.plain, TEXT);
         surface.text(does, (left + (keys.keys + 2) * look.plain.advance(), y), look.plain, LABEL);
     }
+}
+
+/// Draws the text of an event as it is typed, below the middle; of a long one the end.
+pub fn draw_typing(surface: &mut Surface<'_>, text: &str) {
+    let (look, size) = (Look::of(surface.size), surface.size);
+    let (width, height) = (size.width as i32, size.height as i32);
+    let (advance, line) = (look.plain.advance(), look.plain.line());
+    let columns = ((width - 4 * look.pad) / advance).clamp(1, NOTICE_WIDTH) as usize;
+    let help = shortened("Event: Enter saves it, Esc does not", columns);
+    let text = format!("{}_", known(text));
+    let end = text.chars().skip(text.chars().count().saturating_sub(columns)).collect::<String>();
+    let card = Area {
+        x: (width - columns as i32 * advance) / 2 - look.pad,
+        y: (height * 3 / 4 - 2 * line - 2 * look.pad).max(0),
+        width: columns as i32 * advance + 2 * look.pad,
+        height: 2 * line + 2 * look.pad,
+    };
+    surface.fill(card, PANEL, CARD_OPACITY);
+    surface.fill(Area { height: 3 * look.scale, ..card }, BLUE, 256);
+    let (x, y) = (card.x + look.pad, card.y + look.pad);
+    surface.text(&help, (x, y), look.plain, LABEL);
+    surface.text(&end, (x, y + line), look.plain, TEXT);
 }
 
 /// Around a picture that is no live picture of its camera: old, frozen, a test picture. Always a frame of stripes, which
@@ -915,6 +939,7 @@ mod tests {
                 draw_stats(surface, &data(), true);
                 draw_keys(surface);
                 draw_mark(surface, &Mark { title: "0.4 s OLD".into(), detail: NOTHING_FOUND.into() });
+                draw_typing(surface, NOTHING_FOUND);
                 draw_corner(
                     surface,
                     &Corner { badge: Some(live()), notices: vec![NOTHING_FOUND.into()], ..Corner::default() },
@@ -970,6 +995,17 @@ mod tests {
             let data = OverlayData { notes, ..data() };
             assert!(ends_inside(&drawn(size, |surface| draw_stats(surface, &data, true))));
         }
+    }
+
+    #[test]
+    fn of_a_text_that_is_typed_the_end_is_seen_and_more_of_it_makes_the_card_no_larger() {
+        let size = Resolution::new(1280, 720);
+        let typed = |text: &str| drawn(size, |surface| draw_typing(surface, text));
+        let card = |pixels: &[u32]| pixels.iter().filter(|pixel| **pixel != WHITE).count();
+        let (none, long) = (typed(""), typed(&"anemone ".repeat(40)));
+        assert_eq!(card(&none), card(&long));
+        assert_ne!(long, typed(&format!("{}!", "anemone ".repeat(40))), "the last letter is seen");
+        assert!(none.contains(&BLUE) && long.iter().filter(|pixel| **pixel == TEXT).count() > 500);
     }
 
     #[test]

@@ -117,15 +117,24 @@ fn save_all(folder: &Path, shown: Vec<Snapshot>) -> String {
 fn save(folder: &Path, Snapshot { picture, about }: Snapshot) -> Result<String, String> {
     let jpeg = about.write_into(&picture.jpeg()?)?;
     fs::create_dir_all(folder).map_err(|error| format!("{}: cannot make this folder: {error}", folder.display()))?;
-    let (name, mut file) = create(folder, &about)?;
-    let path = folder.join(&name);
-    let written = file.write_all(&jpeg).and_then(|()| file.sync_all());
+    let (name, file) = create(folder, &about)?;
+    write_whole(file, &folder.join(&name), &jpeg)?;
+    Ok(name)
+}
+
+/// Writes a file that is not there yet, as a whole or not at all.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let file = OpenOptions::new().write(true).create_new(true).open(path);
+    write_whole(file.map_err(|error| format!("{}: cannot create: {error}", path.display()))?, path, bytes)
+}
+
+fn write_whole(mut file: File, path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
     written.map_err(|error| {
         // Half of it is no evidence.
-        let _ = fs::remove_file(&path);
+        let _ = fs::remove_file(path);
         format!("{}: cannot write: {error}", path.display())
-    })?;
-    Ok(name)
+    })
 }
 
 /// A file that was not there, as `2026-11-30_19-30-12.345Z_Nemo_bow_stream1.jpg`; of the same picture `-2` and so on.

@@ -157,6 +157,15 @@ impl Stage for Theatre {
         }
     }
 
+    fn begin_event(&mut self, shown: &[Snapped<'_>], _: Instant) -> bool {
+        println!("\n@event of {}", shown.len());
+        true
+    }
+
+    fn end_event(&mut self, text: Option<String>) {
+        println!("\n@event {text:?}");
+    }
+
     fn obey(&mut self, command: Wish, _: Instant) {
         match command {
             Wish::Server(offer) => println!("\n@chosen {}", offer.address),
@@ -700,6 +709,36 @@ fn what_the_pilot_has_to_know_stands_in_the_corner_and_never_over_the_warning(di
     }
 }
 
+/// Letters that are keys elsewhere, some of them twice in a row.
+fn the_text_of_an_event_is_typed_while_the_picture_goes_on_and_closes_nothing(display: &str) {
+    let mut bench = Bench::new(display);
+    bench.send("live");
+    bench.send("pictures");
+    bench.until("the picture", |shot| shot.in_window(320, 240) == RIGHT);
+    let card = |shot: &Shot| shot.in_window(320, 330) != RIGHT;
+    bench.xdotool(&["key", "e"]);
+    bench.expect("event of 1");
+    bench.until("the place for the text", card);
+    bench.xdotool(&["type", "--delay", "10", "queen bee!"]);
+    bench.xdotool(&["key", "BackSpace"]);
+    bench.expect(&format!("shown {}", SOURCE.fit_into(WINDOW)));
+    bench.until("the text", |shot| card(shot) && inside(shot, WINDOW, 300..360, 0xf2_f5_f7) > 50).keep("event.png");
+    bench.xdotool(&["key", "Return"]);
+    bench.expect("event Some(\"queen bee\")");
+    bench.until("the picture alone", |shot| !card(shot));
+    bench.xdotool(&["key", "e"]);
+    bench.expect("event of 1");
+    bench.xdotool(&["key", "q", "q", "Escape"]);
+    bench.expect("event None");
+    // One letter behind the other, without a pause.
+    bench.xdotool(&["key", "e", "f"]);
+    bench.expect("event of 1");
+    bench.xdotool(&["key", "Return"]);
+    bench.expect("event Some(\"f\")");
+    bench.xdotool(&["key", "q"]);
+    bench.ends();
+}
+
 fn the_question_mark_and_f1_show_the_keys(display: &str) {
     let mut bench = Bench::new(display);
     bench.send("live");
@@ -1016,6 +1055,7 @@ for_each_display!(
     the_warning_lies_over_the_panel_in_the_smallest_window,
     what_the_pilot_has_to_know_stands_in_the_corner_and_never_over_the_warning,
     the_question_mark_and_f1_show_the_keys,
+    the_text_of_an_event_is_typed_while_the_picture_goes_on_and_closes_nothing,
     a_server_is_chosen_by_digits_arrows_and_clicks,
     a_double_click_fills_the_screen_and_goes_back,
     each_tile_of_the_grid_has_its_name_and_its_own_no_video,

@@ -17,15 +17,20 @@ export function keepFile(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60000)
 }
 
-/** Saves a clip; what is to be said of it. Fetched, as a link could not carry the login. */
+/** A clip of so many seconds, or of as many as there are. Fetched, as a link could not carry the login. */
+export async function fetchClip(stream, seconds) {
+  const query = new URLSearchParams({ ...stream && { stream }, ...seconds && { seconds } })
+  const reply = await ask(`api/clip?${query}`, { signal: AbortSignal.timeout(CLIP_MS) })
+  if (reply.status === 422 && seconds) return fetchClip(stream)
+  if (!reply.ok) throw await refusal(reply)
+  const name = reply.headers.get("content-disposition")?.match(/filename="([^"]+)"/)?.[1] ?? "clip.mp4"
+  return { name, seconds: Math.round(Number(reply.headers.get("x-content-duration"))), blob: await reply.blob() }
+}
+
+/** Saves a clip; what is to be said of it. */
 export async function saveClip(stream) {
   try {
-    const query = stream ? `?stream=${encodeURIComponent(stream)}` : ""
-    const reply = await ask(`api/clip${query}`, { signal: AbortSignal.timeout(CLIP_MS) })
-    if (!reply.ok) throw await refusal(reply)
-    const name = reply.headers.get("content-disposition")?.match(/filename="([^"]+)"/)?.[1] ?? "clip.mp4"
-    const seconds = Math.round(Number(reply.headers.get("x-content-duration")))
-    const blob = await reply.blob()
+    const { name, seconds, blob } = await fetchClip(stream)
     keepFile(blob, name)
     return `Saved ${name}: ${seconds} s, ${size(blob.size)}`
   } catch (error) {

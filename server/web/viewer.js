@@ -6,11 +6,12 @@ import { logIn, onLost, takeToken, whoIs } from "./login.js"
 import { MAX_TILES, lineup, told, tiles } from "./lineup.js"
 import { Place, notices } from "./place.js"
 import { keepFile, saveClip } from "./clip.js"
+import { Note } from "./event.js"
 import { serverStats } from "./session.js"
 import { List, state as recordingState } from "./recordings.js"
 import { Form } from "./settings.js"
 import { Watched, clock, copyPicture } from "./watched.js"
-import { follow, write } from "./written.js"
+import { follow, measured, write } from "./written.js"
 
 const TICK_MS = 200
 const STATS_MS = 1000
@@ -324,8 +325,9 @@ function learn(stats) {
   }
   page.server = stats
   doubts = Object.fromEntries(stats.streams.map(stream => [stream.name, stream]))
-  // A connection of its own, of which a browser has few, and the server places: only while there is something to write.
-  follow(page.mayWatch && stats.overlays && !document.hidden)
+  // A connection of its own, of which a browser has few, and the server places: only while there is something to write, or
+  // measured.
+  follow(page.mayWatch && (stats.overlays || Boolean(stats.telemetry)) && !document.hidden)
   const names = stats.streams.map(({ name }) => name)
   for (const name of [shownStream(), opening?.feed.name ?? shownStream()]) if (!names.includes(name)) names.push(name)
   setText("name", stats.name)
@@ -542,6 +544,56 @@ async function clip() {
   $("clip").disabled = false
 }
 
+/** The event whose text is being typed; null: none is. */
+let note = null
+/** More are not saved at once: each holds a clip. */
+const MOST_NOTES = 3
+let notes = 0
+
+function noteEvent() {
+  if (note) return $("event-text").focus()
+  if (main.lastPicture === null || grid) return toast(grid ? "Make one of the tiles large first" : "There is no picture yet")
+  if (notes >= MOST_NOTES) return toast(`${MOST_NOTES} events are still being saved`)
+  const now = clock(), age = now - main.lastPicture, shown = shownStream()
+  const canvas = document.createElement("canvas")
+  copyPicture(canvas, main.last.hidden ? main.video : main.last)
+  const picture = new Promise((resolve, reject) => {
+    canvas.toBlob(blob => blob ? resolve(blob) : reject(new Error("the browser could not make a PNG of it")), "image/png")
+  })
+  const remarks = ["The time is that at which the browser showed it."]
+  if (age > STALE_MS) remarks.push(`The picture was no live one any more: it was ${duration(age)} old.`)
+  const { mark } = view(now, what(main))
+  if (mark?.title) remarks.push(`It was marked: ${[mark.title, mark.detail].filter(Boolean).join(", ")}.`)
+  const camera = page.server?.streams.find(({ name }) => name === shown)?.camera ?? ""
+  const time = new Date(Date.now() - age)
+  note = new Note({ vehicle: page.server?.name ?? "", camera, stream: shown ?? "", time, remarks, telemetry: measured(), picture })
+  $("event").hidden = false
+  $("event-text").value = ""
+  $("event-text").focus()
+}
+
+function closeNote() {
+  $("event").hidden = true
+  const closed = note
+  note = null
+  return closed
+}
+
+$("event").addEventListener("submit", async submitted => {
+  submitted.preventDefault()
+  const closed = closeNote()
+  if (!closed) return
+  notes += 1
+  toast("Saving the event…")
+  toast(await closed.save($("event-text").value).catch(error => `The event was not saved: ${error.message}`))
+  notes -= 1
+})
+function cancelNote() {
+  closeNote()?.cancel()
+}
+$("event").addEventListener("keydown", ({ key }) => { if (key === "Escape") cancelNote() })
+$("event-cancel").addEventListener("click", cancelNote)
+
 let toastTimer = 0
 function toast(text) {
   setText("toast", text)
@@ -556,8 +608,8 @@ function awake() {
   idleTimer = setTimeout(() => document.body.classList.toggle("idle", document.body.dataset.state === "live"), IDLE_MS)
 }
 
-const showKeys = () => toast("Keys: 1 to 9 Stream, G All cameras, F or double click Fullscreen, I Information, R Recordings, S Snapshot, C Clip of the last seconds, E Settings")
-const actions = { c: clip, e: toggleSettings, f: toggleFullscreen, g: toggleGrid, r: toggleRecordings, s: snapshot, i: toggleInfo, "?": showKeys, f1: showKeys }
+const showKeys = () => toast("Keys: 1 to 9 Stream, G All cameras, F or double click Fullscreen, I Information, R Recordings, S Snapshot, C Clip of the last seconds, E Note an event, O Settings")
+const actions = { c: clip, e: noteEvent, o: toggleSettings, f: toggleFullscreen, g: toggleGrid, r: toggleRecordings, s: snapshot, i: toggleInfo, "?": showKeys, f1: showKeys }
 for (let number = 1; number <= 9; number += 1) actions[number] = () => chooseNumber(number)
 addEventListener("keydown", event => {
   awake()
@@ -574,6 +626,7 @@ $("show-settings").addEventListener("click", toggleSettings)
 $("show-recordings").addEventListener("click", toggleRecordings)
 $("snapshot").addEventListener("click", snapshot)
 $("clip").addEventListener("click", clip)
+$("note").addEventListener("click", noteEvent)
 $("fullscreen").addEventListener("click", toggleFullscreen)
 $("fullscreen").hidden = !canFill
 $("play").addEventListener("click", () => { for (const feed of feeds()) feed.play() })

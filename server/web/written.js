@@ -29,6 +29,7 @@ export function follow(isWanted) {
   if (isWanted === leave.length > 0) return
   for (const call of leave) call()
   overlays.clear()
+  newest = null
   leave = isWanted ? [
     // What was so before may be other by now.
     listen("connected", () => {
@@ -45,6 +46,16 @@ export function follow(isWanted) {
   ] : []
   // What is so is told at the beginning of a connection.
   if (isWanted) reconnect()
+}
+
+/** What the vehicle measures now, by the names of the fields; empty: it says nothing of that. */
+export function measured() {
+  const since = clock() - at
+  const fields = Object.entries(newest?.fields ?? {}).map(([name, field]) => {
+    const known = since <= TIME_MS ? field : { value: null, text: UNKNOWN }
+    return [name, { value: known.value, text: known.text, age_ms: Math.round(field.age_ms + since) }]
+  })
+  return Object.fromEntries(fields)
 }
 
 /** As rov-client's `told` has it: the earliest zero of the newest values of this run of the server and of the period

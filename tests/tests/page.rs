@@ -1,9 +1,10 @@
 //! The viewer page in Chromium, as it is served.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rov_client::event::{Event, Part};
 use rov_tests::camera::{Camera, Settings};
 use rov_tests::devtools::{DevTools, Page};
 use rov_tests::http;
@@ -569,6 +570,78 @@ fn several_streams_can_be_chosen_from() {
     chromium.evaluate(&page, "streams.value = 'stream1'; streams.dispatchEvent(new Event('change')); 0");
     chromium.wait_for(&page, LIVE, wait::START);
     until_true("one session, not two", wait::SOON, || server.stats().viewers.len() == 1);
+}
+
+/// Names and contents of the files in a ZIP file whose files are not compressed.
+fn unzip(zip: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let number =
+        |at: usize, size: usize| zip[at..at + size].iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+    let end = zip.len() - 22;
+    assert_eq!(&zip[end..end + 4], b"PK\x05\x06", "the end of the directory");
+    let (mut at, mut files) = (number(end + 16, 4), Vec::new());
+    for _ in 0..number(end + 10, 2) {
+        assert_eq!((&zip[at..at + 4], number(at + 10, 2)), (&b"PK\x01\x02"[..], 0), "stored");
+        let (size, name, head) = (number(at + 24, 4), number(at + 28, 2), number(at + 42, 4));
+        let path = String::from_utf8(zip[at + 46..at + 46 + name].to_vec()).expect("UTF-8");
+        let data = head + 30 + name;
+        assert_eq!((&zip[head..head + 4], number(head + 14, 4)), (&b"PK\x03\x04"[..], number(at + 16, 4)), "one CRC");
+        files.push((path, zip[data..data + size].to_vec()));
+        at += 46 + name;
+    }
+    assert_eq!(at, end);
+    files
+}
+
+#[test]
+fn the_page_notes_an_event_as_the_client_does() {
+    let server =
+        Server::start(&["--name", "deep", "--width", "640", "--height", "360", "--telemetry", "udp://127.0.0.1:0"]);
+    server.wait_until_running();
+    let address = server.stats().telemetry.expect("telemetry").addresses.remove(0).replace("udp://", "");
+    let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    let folder = TempDir::new().expect("a temporary folder");
+    let download = json!({ "behavior": "allow", "downloadPath": folder.path() });
+    chromium.call(None, "Browser.setDownloadBehavior", download);
+    until_true("the page knows the depth", wait::START, || {
+        sender.send_to(br#"{"depth": 12.5}"#, &address).expect("sent");
+        chromium.evaluate(&page, "import('/written.js').then(written => written.measured().depth?.value === 12.5)")
+            == true
+    });
+    let press = "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'e', bubbles: true })); 0";
+    chromium.evaluate(&page, press);
+    let typed = |text: &str| {
+        format!(
+            "document.activeElement.id === 'event-text' && (document.getElementById('event-text').value = '{text}') && 0"
+        )
+    };
+    assert_eq!(chromium.evaluate(&page, &typed("a squid <3")), 0, "a text can be typed");
+    chromium.evaluate(&page, "document.getElementById('event').requestSubmit(); 0");
+    let toast = "document.getElementById('toast').textContent";
+    chromium.wait_for(&page, &format!("/^Saved \\S+_event\\.zip$/.test({toast})"), wait::START);
+    let zip = until("the event", wait::SOON, || downloaded(folder.path(), "zip"));
+    let name = zip.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let files = unzip(&std::fs::read(&zip).expect("the event"));
+    let names: Vec<_> =
+        files.iter().map(|(path, _)| path.strip_prefix(&format!("{name}/")).expect("in its folder")).collect();
+    assert_eq!(names, ["snapshot.png", "clip.mp4", "event.json"]);
+    assert!(files[0].1.starts_with(b"\x89PNG") && files[1].1.get(4..8) == Some(b"ftyp"));
+    let event: Event = serde_json::from_slice(&files[2].1).expect("an event");
+    assert_eq!((event.text.as_str(), event.vehicle.as_str(), event.place.depth), ("a squid <3", "deep", Some(12.5)));
+    assert_eq!(event.telemetry["depth"].text, "12.5 m");
+    assert_eq!(event.pictures[0].clip, Part::File("clip.mp4".to_owned()));
+    // What others read it by.
+    let sum =
+        chromium.evaluate(&page, "import('/zip.js').then(zip => zip.crc32(new TextEncoder().encode('123456789')))");
+    assert_eq!(sum, 0xcbf4_3926_u32);
+    // Cancelled: nothing more comes.
+    chromium.evaluate(&page, press);
+    let escape = "document.getElementById('event-text').dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true })); 0";
+    chromium.evaluate(&page, escape);
+    assert_eq!(chromium.evaluate(&page, "document.getElementById('event').hidden"), true);
+    assert_eq!(chromium.complaints(), Vec::<String>::new());
 }
 
 #[test]

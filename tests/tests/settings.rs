@@ -316,7 +316,7 @@ fn the_page_has_a_form_for_controllers_alone() {
     assert_eq!(chromium.evaluate(&page, "document.getElementById('show-settings').hidden"), json!(true));
     chromium.evaluate(&page, "location.hash = 'token=rov_test'; 0");
     chromium.wait_for(&page, "!document.getElementById('show-settings').hidden", wait::START);
-    let press = "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'e', bubbles: true })); 0";
+    let press = "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'o', bubbles: true })); 0";
     chromium.evaluate(&page, press);
     let input = "[...document.querySelectorAll('#settings label')].find(label => label.textContent.startsWith('NAME'))?.control";
     let of = |name: &str| input.replace("NAME", name);

@@ -1,19 +1,25 @@
 //! The client's window, with real video, on the screen of a virtual X server.
 
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rov_client::event::{Event, Part};
 use rov_client::overlay::{Action, key_at};
 use rov_client::stats::Report;
 use rov_common::stamp::{self, Stamp};
 use rov_common::units::Resolution;
+use rov_tests::devtools::DevTools;
 use rov_tests::media::marks;
 use rov_tests::process::{Process, binary, program};
-use rov_tests::programs::{Server, free_udp_port};
+use rov_tests::programs::{Server, client_process, free_udp_port};
 use rov_tests::screen::Screen;
 use rov_tests::wait::{self, until, until_true};
 use rov_tests::{exif, jpeg};
+use serde_json::json;
 use tempfile::TempDir;
 
 const WIDTH: usize = 1280;
@@ -350,6 +356,89 @@ fn c_saves_the_last_seconds_and_says_why_it_cannot() {
     assert!(reason.contains("--ring 30s"), "{reason}");
     assert_eq!(names(), 2);
     assert_eq!(client.stop(libc::SIGTERM, END), 0);
+}
+
+/// A folder with the picture of that moment, a clip around it, and what the vehicle measured; a page of all of them.
+#[test]
+fn e_notes_an_event_of_which_report_makes_a_page() {
+    let screen = Desk::start();
+    let folder = TempDir::new().expect("a temporary folder");
+    let dive = folder.path().join("dive");
+    let path = dive.to_str().expect("a path of plain characters");
+    let server =
+        Server::start(&["--width", "640", "--height", "360", "--name", "Nemo", "--telemetry", "udp://127.0.0.1:0"]);
+    let telemetry = server.stats().telemetry.expect("telemetry").addresses.remove(0).replace("udp://", "");
+    let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let url = server.url("/whep");
+    let mut client = screen.client(&["--save-dir", path, "--url", &url]);
+    let first = screen.wait_for_stamp("the picture is on the screen", |_| true);
+    let measure = || sender.send_to(br#"{"depth": 12.5, "heading": 270}"#, &telemetry).expect("sent");
+    until_true("telemetry at the client, and some seconds of video", wait::START, || {
+        measure();
+        screen.shot().stamp().is_some_and(|stamp| stamp.time_us > first.time_us + 2_000_000)
+    });
+    let pressed = unix_us();
+    screen.xdotool(&["mousemove", "100", "100", "key", "e"]);
+    screen.xdotool(&["type", "--delay", "20", "a squid <3"]);
+    screen.press("Return");
+    let saved = client.wait_for_line("it is saved", wait::START, |line| Some(line.split_once("event: ")?.1.to_owned()));
+    let read =
+        |file: &str| std::fs::read(Path::new(&saved).join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let event: Event = serde_json::from_slice(&read("event.json")).expect("an event");
+    assert_eq!((event.text.as_str(), event.vehicle.as_str(), event.pictures.len()), ("a squid <3", "Nemo", 1));
+    assert_eq!((event.place.depth, event.place.heading), (Some(12.5), Some(270.0)), "{event:?}");
+    assert_eq!(event.telemetry["depth"].text, "12.5 m");
+    assert!(saved.contains("Z_Nemo_cam1_stream1_event"), "{saved}");
+    let files = [&event.pictures[0].snapshot, &event.pictures[0].clip];
+    assert_eq!(files, [&Part::File("snapshot.jpg".to_owned()), &Part::File("clip.mp4".to_owned())]);
+    let taken = exif::taken_us(&exif::read(&read("snapshot.jpg")));
+    assert!(taken < pressed + wait::START.as_micros() as u64 && taken + 5_000_000 > pressed, "{taken} {pressed}");
+    // The pictures before that of the snapshot and those after it.
+    let marks = marks(&["-i", &format!("{saved}/clip.mp4")], 640, 360);
+    let (begun, ended) = (marks[0].time_us, marks[marks.len() - 1].time_us);
+    println!("from {} ms before to {} ms after", (taken - begun) / 1000, (ended - taken) / 1000);
+    assert!(begun + 1_500_000 < taken && ended > taken + 4_500_000, "{begun} {taken} {ended}");
+
+    // What is cancelled leaves nothing, whatever letters were typed; and where there is no clip, that is said.
+    screen.xdotool(&["key", "e", "q", "Escape"]);
+    let without = Server::start(&["--width", "640", "--height", "360", "--ring", "off"]);
+    screen.press("q");
+    assert_eq!(client.wait(END), 0);
+    assert_eq!(std::fs::read_dir(&dive).expect("the folder").count(), 1);
+    let url = without.url("/whep");
+    let mut client = screen.client(&["--save-dir", path, "--url", &url]);
+    screen.wait_for_stamp("the picture is on the screen", |stamp| stamp.frame < 10_000);
+    screen.xdotool(&["key", "e", "x", "Return"]);
+    let line =
+        client.wait_for_line("what is missing", wait::START, |line| Some(line.split_once("event: ")?.1.to_owned()));
+    let (other, reason) = line.split_once(": ").expect("a reason");
+    assert!(reason.starts_with("no clip: ") && reason.contains("--ring 30s"), "{line}");
+    let text = std::fs::read_to_string(Path::new(other).join("event.json")).expect("an event");
+    let event: Event = serde_json::from_str(&text).expect("an event");
+    assert!(matches!(&event.pictures[0].clip, Part::Failed(reason) if reason.contains("--ring 30s")), "{text}");
+    assert_eq!(client.stop(libc::SIGTERM, END), 0);
+
+    let mut report = client_process(&["report", path]);
+    assert_eq!(report.wait(wait::START), 0, "{}", report.stderr());
+    let page = dive.join("report.html");
+    let mut chromium = DevTools::start_with(&["--allow-file-access-from-files"]);
+    let page = chromium.open(&format!("file://{}", page.display()));
+    chromium.wait_for(
+        &page,
+        "[...document.images].length === 2 && [...document.images].every(image => image.naturalWidth === 640)",
+        wait::START,
+    );
+    let text = chromium.evaluate(&page, "document.body.innerText");
+    let text = text.as_str().unwrap_or_default();
+    for part in ["Nemo", "a squid <3", "12.5 m", "270\u{b0}", "Clip", "No clip: nothing is kept"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let shot = chromium.call(Some(&page), "Page.captureScreenshot", json!({ "format": "png" }));
+    if let Some(file) = std::env::var_os("ROV_TEST_SHOT") {
+        let picture = STANDARD.decode(shot["data"].as_str().expect("a picture")).expect("base64");
+        std::fs::write(file, picture).expect("a file");
+    }
+    assert_eq!(chromium.complaints(), Vec::<String>::new());
 }
 
 /// Where a row of the list of keys is on the screen.

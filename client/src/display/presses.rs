@@ -17,6 +17,8 @@ pub enum Press {
     Key(Key),
     /// Whatever keys that takes on the user's keyboard.
     Character(char),
+    /// The same once more, so soon that the key may be held; for who takes a text.
+    Again(char),
 }
 
 /// Turns minifb's key states into presses. Its own `get_keys_pressed` loses one that is released before the next look.
@@ -38,9 +40,8 @@ impl InputCallback for Presses {
         let now = Instant::now();
         let before = self.typed.replace((letter, now));
         let repeated = |(before, at)| before == letter && now.saturating_duration_since(at) < CHARACTER_REPEAT;
-        if !before.is_some_and(repeated) {
-            let _ = self.presses.send(Press::Character(letter));
-        }
+        let again = before.is_some_and(repeated);
+        let _ = self.presses.send(if again { Press::Again(letter) } else { Press::Character(letter) });
     }
 
     fn set_key_state(&mut self, key: Key, down: bool) {
@@ -73,7 +74,7 @@ mod tests {
         for letter in "??5?".chars() {
             callback.add_char(letter.into());
         }
-        let characters = ['?', '5', '?'].map(Press::Character);
+        let characters = [Press::Character('?'), Press::Again('?'), Press::Character('5'), Press::Character('?')];
         assert_eq!(keys.try_iter().collect::<Vec<_>>(), [&[Press::Key(Key::F); 2][..], &characters].concat());
     }
 }

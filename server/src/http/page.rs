@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 /// Path, type and contents. The page names its parts without a leading slash, so that it works behind a proxy's path
 /// too.
-const FILES: [(&str, &str, &str); 18] = [
+const FILES: [(&str, &str, &str); 20] = [
     ("/", "text/html; charset=utf-8", include_str!("../../web/index.html")),
     ("/viewer.css", "text/css; charset=utf-8", include_str!("../../web/viewer.css")),
     ("/viewer.js", SCRIPT, include_str!("../../web/viewer.js")),
@@ -23,6 +23,8 @@ const FILES: [(&str, &str, &str); 18] = [
     ("/written.js", SCRIPT, include_str!("../../web/written.js")),
     ("/mjpeg.js", SCRIPT, include_str!("../../web/mjpeg.js")),
     ("/settings.js", SCRIPT, include_str!("../../web/settings.js")),
+    ("/zip.js", SCRIPT, include_str!("../../web/zip.js")),
+    ("/event.js", SCRIPT, include_str!("../../web/event.js")),
     ("/clip.js", SCRIPT, include_str!("../../web/clip.js")),
     ("/recordings.js", SCRIPT, include_str!("../../web/recordings.js")),
     ("/figures.js", SCRIPT, include_str!("../../web/figures.js")),

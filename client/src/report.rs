@@ -1,0 +1,299 @@
+//! `rov-client report DIR`: the events of a dive as one page, `report.html`, which needs no network and goes with the folder:
+//! pictures and clips are beside it. All that the page says comes from files, and is text in it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use crate::event::{self, Event, Part, Picture, Place};
+
+const FILE: &str = "report.html";
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#16202a}\
+    section{border-top:1px solid #c8d2da;padding:1rem 0;break-inside:avoid}h1,h2{line-height:1.2}h2{margin:0;font-size:1.1rem}\
+    p.text{font-size:1.2rem;white-space:pre-wrap;overflow-wrap:anywhere;margin:.3rem 0}img{max-width:100%;height:auto;display:block}\
+    figure{margin:.5rem 0}figcaption,p.failed{color:#5b6b78;font-size:.9rem}p.failed{color:#a34a00}\
+    dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1rem;margin:.5rem 0}dt{color:#5b6b78}dd{margin:0}";
+
+/// Writes the page into the folder; where it is, and of how many events.
+///
+/// # Errors
+/// Says why there is none.
+pub fn write(folder: &Path) -> Result<(PathBuf, usize), String> {
+    let found = find(folder)?;
+    if found.is_empty() {
+        return Err(format!(
+            "{}: there are no events in it: give the folder that --save-dir named, with {} in folders of it",
+            folder.display(),
+            event::FILE
+        ));
+    }
+    let page = page(folder, &found);
+    let (path, part) = (folder.join(FILE), folder.join(format!("{FILE}.part")));
+    let written = fs::write(&part, page).and_then(|()| fs::rename(&part, &path));
+    written.map_err(|error| format!("{}: cannot write: {error}", path.display()))?;
+    Ok((path, found.len()))
+}
+
+/// The folder of an event by its name, and what its file says, or why that cannot be read.
+type Found = (String, Result<Event, String>);
+
+/// The oldest first; those that cannot be read at the end.
+fn find(folder: &Path) -> Result<Vec<Found>, String> {
+    let cannot = |error| format!("{}: cannot be read: {error}", folder.display());
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        let file = entry.path().join(event::FILE);
+        // Of a name that is no text no address can be made that all browsers read.
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if !file.is_file() {
+            continue;
+        }
+        let text = fs::read(&file).map_err(|error| error.to_string());
+        let event = text.and_then(|text| serde_json::from_slice::<Event>(&text).map_err(|error| error.to_string()));
+        if let Err(error) = &event {
+            tracing::warn!("{}: cannot be read: {error}", file.display());
+        }
+        found.push((name, event));
+    }
+    let time = |found: &Found| found.1.as_ref().ok().map(|event| event.captured.clone());
+    found.sort_by_key(|found| (found.1.is_err(), time(found), found.0.clone()));
+    Ok(found)
+}
+
+fn page(folder: &Path, found: &[Found]) -> String {
+    let events = || found.iter().filter_map(|(_, event)| event.as_ref().ok());
+    let vehicle = events().map(|event| event.vehicle.as_str()).find(|name| !name.is_empty()).unwrap_or("Dive");
+    let days = events().map(|event| day(&event.captured)).filter(|day| !day.is_empty()).collect::<Vec<_>>();
+    let days = match (days.first(), days.last()) {
+        (Some(first), Some(last)) if first == last => format!(", {first}"),
+        (Some(first), Some(last)) => format!(", {first} to {last}"),
+        _ => String::new(),
+    };
+    let title = escaped(&format!("{vehicle}{days}"));
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>{STYLE}</style>\n</head>\n<body>\n\
+         <h1>{title}</h1>\n<p>Events: {}. Times are UTC.</p>\n",
+        found.len()
+    );
+    for (name, event) in found {
+        page.push_str(&match event {
+            Ok(event) => section(folder, name, event),
+            Err(reason) => format!(
+                "<section>\n<h2>{}</h2>\n<p class=\"failed\">{} cannot be read: {}</p>\n</section>\n",
+                escaped(name),
+                event::FILE,
+                escaped(reason)
+            ),
+        });
+    }
+    page.push_str("</body>\n</html>\n");
+    page
+}
+
+fn section(folder: &Path, name: &str, event: &Event) -> String {
+    let text = if event.text.is_empty() { "(no text)" } else { &event.text };
+    let mut section = format!(
+        "<section>\n<h2><time datetime=\"{0}\">{1}</time></h2>\n<p class=\"text\">{2}</p>\n",
+        escaped(&event.captured),
+        escaped(&time(&event.captured)),
+        escaped(text)
+    );
+    let values = values(event);
+    if !values.is_empty() {
+        section.push_str("<dl>\n");
+        for (label, value) in values {
+            // Into a string nothing fails.
+            let _ = writeln!(section, "<dt>{}</dt><dd>{}</dd>", escaped(&label), escaped(&value));
+        }
+        section.push_str("</dl>\n");
+    }
+    for picture in &event.pictures {
+        section.push_str(&figure(folder, name, picture));
+    }
+    section.push_str("</section>\n");
+    section
+}
+
+fn figure(folder: &Path, name: &str, picture: &Picture) -> String {
+    let of = [picture.camera.as_str(), &picture.stream].into_iter().filter(|part| !part.is_empty());
+    let caption = of.collect::<Vec<_>>().join(" ");
+    let mut figure = "<figure>\n".to_owned();
+    match address(folder, name, &picture.snapshot) {
+        Ok(address) => {
+            let alt = escaped(&format!("Picture of {caption}"));
+            let _ =
+                writeln!(figure, "<a href=\"{address}\"><img src=\"{address}\" alt=\"{alt}\" loading=\"lazy\"></a>");
+        }
+        Err(reason) => {
+            let _ = writeln!(figure, "<p class=\"failed\">No picture: {}</p>", escaped(&reason));
+        }
+    }
+    let clip = match address(folder, name, &picture.clip) {
+        Ok(address) => format!("<a href=\"{address}\">Clip</a>"),
+        Err(reason) => format!("<span class=\"failed\">No clip: {}</span>", escaped(&reason)),
+    };
+    let remarks = picture.remarks.iter().map(|remark| format!(" {}", escaped(remark))).collect::<String>();
+    let captured = escaped(&time(&picture.captured));
+    let _ = writeln!(figure, "<figcaption>{}, {captured}. {clip}.{remarks}</figcaption>\n</figure>", escaped(&caption));
+    figure
+}
+
+/// Position, depth and heading, then all that was measured, once each.
+fn values(event: &Event) -> Vec<(String, String)> {
+    let Place { latitude, longitude, depth, heading } = event.place;
+    let position =
+        latitude.zip(longitude).map(|(latitude, longitude)| format!("{latitude:.6}\u{b0}, {longitude:.6}\u{b0}"));
+    let known = [
+        ("Position", position),
+        ("Depth", depth.map(|depth| format!("{depth:.1} m"))),
+        ("Heading", heading.map(|heading| format!("{heading:.0}\u{b0}"))),
+    ];
+    let mut values: Vec<_> = known.into_iter().filter_map(|(label, value)| Some((label.to_owned(), value?))).collect();
+    let has = |name: &str| {
+        let of_position = ["latitude", "longitude"].contains(&name) && latitude.is_some() && longitude.is_some();
+        of_position || name == "depth" && depth.is_some() || name == "heading" && heading.is_some()
+    };
+    let others = event.telemetry.iter().filter(|(name, _)| !has(name));
+    values.extend(others.map(|(name, value)| (name.clone(), value.text.clone())));
+    values
+}
+
+/// Of a file of the event, as the page finds it beside itself.
+fn address(folder: &Path, name: &str, part: &Part) -> Result<String, String> {
+    let file = match part {
+        Part::File(file) => file,
+        Part::Failed(reason) => return Err(reason.clone()),
+    };
+    // Nothing outside of the folder of the event, whatever somebody has written into its file.
+    let mut components = Path::new(file).components();
+    let is_name = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
+    if !is_name || !folder.join(name).join(file).is_file() {
+        return Err(format!("the file {file} is not there"));
+    }
+    Ok(format!("./{}/{}", encoded(name), encoded(file)))
+}
+
+/// As RFC 3986 has it: nothing in it means anything in HTML.
+fn encoded(name: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode = |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    name.bytes().map(encode).collect()
+}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            // What turns the direction of writing, or is no letter at all.
+            letter if letter.is_control() && letter != '\n' => escaped.push(' '),
+            letter => escaped.push(letter),
+        }
+    }
+    escaped
+}
+
+/// Of RFC 3339, for people: `2026-11-30 19:30:12`.
+fn time(captured: &str) -> String {
+    captured.split('.').next().unwrap_or_default().replace('T', " ")
+}
+
+fn day(captured: &str) -> &str {
+    captured.split('T').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use rov_common::overlay::Value;
+
+    use super::*;
+
+    const HOSTILE: &str = "<script>alert('&')</script>\"onload=\"x";
+
+    fn event(captured: &str, text: &str) -> Event {
+        let value = Value { value: Some(3.5), text: format!("3.5 {HOSTILE}"), age_ms: 10 };
+        Event {
+            text: text.to_owned(),
+            captured: captured.to_owned(),
+            vehicle: "Nemo".to_owned(),
+            pictures: vec![Picture {
+                camera: HOSTILE.to_owned(),
+                stream: "stream1".to_owned(),
+                captured: captured.to_owned(),
+                remarks: vec![HOSTILE.to_owned()],
+                snapshot: Part::File("snapshot.jpg".to_owned()),
+                clip: Part::Failed(format!("refused: {HOSTILE}")),
+            }],
+            place: Place { depth: Some(12.34), heading: Some(271.5), ..Place::default() },
+            telemetry: [(HOSTILE.to_owned(), value.clone()), ("depth".to_owned(), value)].into(),
+        }
+    }
+
+    fn dive(events: &[(&str, Event)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, event) in events {
+            let path = folder.path().join(name);
+            fs::create_dir(&path).expect("a folder");
+            fs::write(path.join(event::FILE), serde_json::to_vec(event).expect("JSON")).expect("a file");
+            fs::write(path.join("snapshot.jpg"), b"picture").expect("a file");
+        }
+        folder
+    }
+
+    #[test]
+    fn a_report_tells_each_event_in_order_and_whatever_is_in_it_is_text() {
+        let folder = dive(&[
+            ("later", event("2026-11-30T19:40:00.000000Z", "second")),
+            ("a \"b\" #1", event("2026-11-30T19:30:12.345678Z", HOSTILE)),
+        ]);
+        fs::create_dir(folder.path().join("broken")).expect("a folder");
+        fs::write(folder.path().join("broken").join(event::FILE), "{").expect("a file");
+        fs::create_dir(folder.path().join("no event")).expect("a folder");
+        let (path, events) = write(folder.path()).expect("a report");
+        assert_eq!((path.file_name().and_then(|name| name.to_str()), events), (Some("report.html"), 3));
+        let page = fs::read_to_string(path).expect("the page");
+        assert!(page.contains("<h1>Nemo, 2026-11-30</h1>"), "{page}");
+        assert!(!page.contains("<script") && !page.contains("\"onload") && !page.contains("http"), "{page}");
+        assert_eq!(
+            page.matches("&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;&quot;onload=&quot;x").count(),
+            13,
+            "each is text"
+        );
+        let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} in {page}"));
+        assert!(at("19:30:12</time>") < at("second") && at("second") < at("broken"));
+        assert!(
+            page.contains("src=\"./a%20%22b%22%20%231/snapshot.jpg\"") && page.contains("src=\"./later/snapshot.jpg\"")
+        );
+        assert!(page.contains("<dt>Depth</dt><dd>12.3 m</dd>") && page.contains("<dt>Heading</dt><dd>272\u{b0}</dd>"));
+        assert_eq!(page.matches("<dt>depth</dt>").count(), 0, "once");
+        // Again: it takes its own place.
+        assert_eq!(write(folder.path()).expect("a report").1, 3);
+    }
+
+    #[test]
+    fn files_outside_of_the_event_and_those_that_are_gone_are_not_shown() {
+        let folder = dive(&[("one", event("2026-11-30T19:30:12.345678Z", "text"))]);
+        fs::write(folder.path().join("secret.jpg"), b"x").expect("a file");
+        for file in ["../secret.jpg", "/etc/passwd", "", ".", "gone.jpg", "a/b"] {
+            let part = Part::File(file.to_owned());
+            assert!(address(folder.path(), "one", &part).is_err_and(|why| why.contains("is not there")), "{file}");
+        }
+        assert_eq!(
+            address(folder.path(), "one", &Part::File("snapshot.jpg".to_owned())),
+            Ok("./one/snapshot.jpg".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_folder_without_events_is_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(write(folder.path()).is_err_and(|why| why.contains("no events in it")));
+        assert!(write(&folder.path().join("none")).is_err_and(|why| why.contains("cannot be read")));
+    }
+}
