@@ -84,6 +84,7 @@ pub struct Estimator {
     rtt: Least,
     last_report: Option<Instant>,
     last_down: Option<Instant>,
+    queue_at_down: Duration,
     /// What the link carried when it was congested last.
     capacity: Option<f64>,
     /// The standing queue, microseconds.
@@ -124,6 +125,7 @@ impl Estimator {
             rtt: Least::new(RTT_SPAN),
             last_report: None,
             last_down: None,
+            queue_at_down: Duration::ZERO,
             capacity: None,
             queue: 0,
             steady: None,
@@ -357,8 +359,8 @@ impl Estimator {
             self.steady = None;
             return;
         }
-        // Each report would say the same until what was done about it arrives.
-        let waits = self.rtt().unwrap_or_default().min(HOLD) + Duration::from_millis(100);
+        // Each report would say the same until what was done about it arrives, behind the queue that was there.
+        let waits = (self.rtt().unwrap_or_default() + self.queue_at_down).min(HOLD) + Duration::from_millis(100);
         if self.last_down.is_some_and(|at| now.saturating_duration_since(at) < waits) {
             return;
         }
@@ -390,7 +392,7 @@ impl Estimator {
     fn down(&mut self, now: Instant, carried: f64, factor: f64) {
         self.estimate = self.estimate.min((carried * factor).max(MIN));
         self.capacity = Some(carried);
-        self.last_down = Some(now);
+        (self.last_down, self.queue_at_down) = (Some(now), self.queue());
     }
 
     fn grow(&mut self, elapsed: Duration) {

@@ -150,6 +150,25 @@ fn a_link_of_half_the_rate_is_seen_at_once_and_its_end_within_seconds() {
     assert!(path.mbps() > 4.0, "{}", path.mbps());
 }
 
+/// As statistics that are asked for by HTTP.
+#[test]
+fn what_else_passes_while_a_queue_drains_does_not_lower_the_estimate_once_more() {
+    let mut path = Path::new(4e6);
+    path.run(5.0);
+    path.rate = Some(500e3);
+    path.run(0.1);
+    path.free += 100_000;
+    while path.mbps() > 1.0 {
+        path.run(0.05);
+    }
+    let (before, drained) = (path.mbps(), path.free);
+    assert!(before > 0.4, "{before} Mbit/s");
+    while path.now < drained {
+        path.run(0.05);
+    }
+    assert_eq!(path.mbps(), before);
+}
+
 #[test]
 fn a_viewer_that_is_sent_keyframes_alone_gets_more_again_when_its_link_carries_more_and_not_before() {
     let keyframes = |path: &mut Path, count| {
