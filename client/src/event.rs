@@ -338,3 +338,107 @@ fn discard(path: &Path) -> Option<String> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use rov_common::capture_clock::Captured;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn seen(stream: &str) -> Seen {
+        let about = About {
+            taken: Captured(Duration::from_millis(1_700_000_000_012)),
+            vehicle: "Nemo".to_owned(),
+            camera: "bow".to_owned(),
+            stream: stream.to_owned(),
+            position: Position { depth: Some(3.5), ..Position::default() },
+            remarks: vec!["It was late.".to_owned()],
+        };
+        Seen { picture: None, about, api: None }
+    }
+
+    /// At a moment whose clip can be fetched by now.
+    fn before() -> Instant {
+        Instant::now().checked_sub(AFTER).unwrap_or_else(Instant::now)
+    }
+
+    fn read(folder: &Path, name: &str) -> Event {
+        let file = folder.join(name).join(FILE);
+        let text = fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        serde_json::from_slice(&text).expect("an event")
+    }
+
+    #[test]
+    fn what_fails_is_in_the_file_and_said_and_nothing_is_overwritten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dive = folder.path().join("new").join("dive");
+        let mut events = Events::new(dive.clone());
+        let name = "2023-11-14_22-13-20.012Z_Nemo_bow_stream1_event";
+        for (text, name) in [("first", name.to_owned()), ("second", format!("{name}-2"))] {
+            events.begin(vec![seen("stream1"), seen("arm/stream2")], Fields::new(), before()).expect("begun");
+            events.end(Some(text.to_owned()));
+            let said = events.said.recv_timeout(LIMIT).expect("it is said");
+            assert!(
+                said.starts_with(&format!("Saved the event {name}, but no picture: there was no picture; no clip: "))
+            );
+            let event = read(&dive, &name);
+            assert_eq!((event.text.as_str(), event.captured.as_str()), (text, "2023-11-14T22:13:20.012000Z"));
+            assert_eq!((event.place.depth, event.pictures.len()), (Some(3.5), 2));
+            assert_eq!(event.pictures[1].snapshot, Part::Failed("there was no picture".to_owned()));
+            assert_eq!(event.pictures[0].remarks, ["It was late."]);
+        }
+    }
+
+    #[test]
+    fn what_is_cancelled_leaves_nothing_before_its_clip_and_after() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut events = Events::new(folder.path().to_owned());
+        let files = || fs::read_dir(folder.path()).expect("the folder").count();
+        for now in [Instant::now(), before()] {
+            events.begin(vec![seen("stream1")], Fields::new(), now).expect("begun");
+            let until = Instant::now() + LIMIT;
+            while files() == 0 {
+                assert!(Instant::now() < until, "its folder");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            events.end(None);
+            let (_, work) = events.works.pop().expect("it works");
+            work.join().expect("it ends");
+            assert_eq!(files(), 0);
+        }
+        assert_eq!(events.news(), None);
+    }
+
+    #[test]
+    fn at_the_end_of_the_program_an_event_is_saved_as_it_is_and_its_clip_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut events = Events::new(folder.path().to_owned());
+        events.begin(vec![seen("stream1")], Fields::new(), Instant::now() + LIMIT).expect("begun");
+        events.end(Some("text".to_owned()));
+        events.begin(vec![seen("stream2")], Fields::new(), Instant::now() + LIMIT).expect("begun");
+        let began = Instant::now();
+        drop(events);
+        assert!(began.elapsed() < END_LIMIT);
+        let name = |stream: &str| format!("2023-11-14_22-13-20.012Z_Nemo_bow_{stream}_event");
+        assert_eq!(read(folder.path(), &name("stream1")).text, "text");
+        assert_eq!(read(folder.path(), &name("stream2")).text, "", "nobody had typed anything yet");
+    }
+
+    #[test]
+    fn more_than_can_be_saved_at_once_are_refused_and_where_there_is_no_folder_that_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        fs::write(&file, "").expect("a file");
+        let mut events = Events::new(file);
+        for _ in 0..AT_ONCE {
+            events.begin(vec![seen("stream1")], Fields::new(), Instant::now()).expect("begun");
+        }
+        let refused = events.begin(vec![seen("stream1")], Fields::new(), Instant::now());
+        assert!(refused.is_err_and(|why| why.contains("are still being saved")));
+        events.end(Some("text".to_owned()));
+        let said = events.said.recv_timeout(LIMIT).expect("it is said");
+        assert!(said.starts_with("No event was saved: ") && said.contains("cannot make this folder"), "{said}");
+    }
+}
