@@ -864,7 +864,9 @@ impl Window {
                 text.pop();
             }
             Press::Character(letter) | Press::Again(letter) => {
-                if !letter.is_control() && text.chars().count() < event::LONGEST_TEXT {
+                // Arrows and their like are letters of no language on macOS.
+                let is_letter = !letter.is_control() && !('\u{e000}'..='\u{f8ff}').contains(&letter);
+                if is_letter && text.chars().count() < event::LONGEST_TEXT {
                     text.push(letter);
                 }
             }

@@ -67,7 +67,7 @@ pub struct Picture {
 }
 
 /// A file in the folder of the event, or why it is not there.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
     File(String),

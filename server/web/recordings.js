@@ -26,6 +26,13 @@ export function state(recording) {
   return `Recording, ${size(recording.bytes)}${rest}${gaps}`
 }
 
+/** The recording, and what lies beside it. Without the slash in front: the page may be behind a path of a proxy. */
+function filesOf(one) {
+  const files = [["Download", one.url, ".mp4"], ["Table", one.times_url, ".csv"], ["Subtitles", one.subtitles_url, ".ass"]]
+  return files.filter(([, url]) => url).map(([textContent, url, extension]) =>
+    ({ href: url.slice(1), download: one.name.replace(/\.mp4$/, extension), textContent }))
+}
+
 /** The list in `root`, until it is closed. `mayDelete`: for controllers. */
 export class List {
   constructor(root, mayDelete) {
@@ -95,11 +102,10 @@ export class List {
     // Where a login is needed, each list has other addresses.
     row.adopt = newer => {
       one.url = newer.url
-      save.href = one.url.slice(1)
+      filesOf(newer).forEach(({ href }, at) => { links[at].href = href })
     }
-    // Without the slash in front: the page may be behind a path of a proxy.
-    const save = made("a", { href: one.url.slice(1), download: one.name, textContent: "Download" })
-    row.append(when, what, play, save)
+    const links = filesOf(one).map(file => made("a", file))
+    row.append(when, what, play, ...links)
     if (this.mayDelete && !one.is_open) row.append(this.deleting(one))
     return row
   }
@@ -135,7 +141,7 @@ export class List {
 }
 
 function stateOf(one) {
-  return `${one.bytes} ${one.is_open}`
+  return `${one.bytes} ${one.is_open} ${Boolean(one.subtitles_url)}`
 }
 
 function made(name, properties = {}) {

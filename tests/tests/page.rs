@@ -645,6 +645,29 @@ fn the_page_notes_an_event_as_the_client_does() {
 }
 
 #[test]
+fn a_recording_is_listed_with_what_lies_beside_it() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let into = folder.path().to_str().expect("a path of plain characters");
+    let server = Server::start(&["--record", into, "--record-free", "1MB", "--telemetry", "udp://127.0.0.1:0"]);
+    let address = server.stats().telemetry.expect("telemetry").addresses.remove(0).replace("udp://", "");
+    let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    chromium.wait_for(&page, "!document.getElementById('show-recordings').hidden", wait::START);
+    chromium.evaluate(&page, "document.getElementById('show-recordings').click()");
+    let links = "[...document.querySelectorAll('#recordings li a')].map(a => [a.textContent, a.download.slice(-4)])";
+    until_true("three files", wait::START, || {
+        sender.send_to(br#"{"depth": 12.5}"#, &address).expect("sent");
+        chromium.evaluate(&page, links) == json!([["Download", ".mp4"], ["Table", ".csv"], ["Subtitles", ".ass"]])
+    });
+    let read = "fetch([...document.querySelectorAll('#recordings li a')].at(-1).href).then(reply => reply.text())";
+    let text = chromium.evaluate(&page, read);
+    assert!(text.as_str().is_some_and(|text| text.starts_with("[Script Info]\n")), "{text}");
+    assert_eq!(chromium.complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn the_decisions_of_the_page_hold() {
     let server = Server::start(&[]);
     let mut chromium = DevTools::start();

@@ -1,5 +1,6 @@
 //! The client's window, with real video, on the screen of a virtual X server.
 
+use std::collections::BTreeSet;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
@@ -439,6 +440,36 @@ fn e_notes_an_event_of_which_report_makes_a_page() {
         std::fs::write(file, picture).expect("a file");
     }
     assert_eq!(chromium.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn in_the_grid_an_event_has_a_picture_and_a_clip_of_each_tile() {
+    let screen = Desk::start();
+    let folder = TempDir::new().expect("a temporary folder");
+    let (file, figures, dive) =
+        (folder.path().join("rov.toml"), folder.path().join("figures.json"), folder.path().join("dive"));
+    std::fs::write(&file, "[[camera]]\nname = 'bow'\n[[camera]]\nname = 'arm'\nsource = 'test'\n").expect("a file");
+    let plain = |path: &Path| path.to_str().expect("a path of plain characters").to_owned();
+    let server = Server::start(&["--config", &plain(&file), "--width", "320", "--height", "240", "--name", "Nemo"]);
+    let url = server.url("/whep");
+    let mut client =
+        screen.client(&["--grid", "--save-dir", &plain(&dive), "--stats-json", &plain(&figures), "--url", &url]);
+    until_true("both tiles live", wait::START, || {
+        let report = std::fs::read(&figures).ok().and_then(|text| serde_json::from_slice::<Report>(&text).ok());
+        report.is_some_and(|report| report.tiles.len() == 2 && report.tiles.iter().all(|tile| tile.frames_shown > 10))
+    });
+    screen.xdotool(&["mousemove", "100", "100", "key", "e", "x", "Return"]);
+    let saved = client.wait_for_line("it is saved", wait::START, |line| Some(line.split_once("event: ")?.1.to_owned()));
+    let text = std::fs::read_to_string(Path::new(&saved).join("event.json")).expect("an event");
+    let event: Event = serde_json::from_str(&text).expect("an event");
+    assert_eq!(event.pictures.iter().map(|one| one.camera.as_str()).collect::<Vec<_>>(), ["bow", "arm"], "{text}");
+    let parts: BTreeSet<_> = event.pictures.iter().flat_map(|one| [&one.snapshot, &one.clip]).cloned().collect();
+    assert_eq!(parts.len(), 4, "{text}");
+    for part in parts {
+        let Part::File(file) = part else { panic!("{text}") };
+        assert!(std::fs::metadata(Path::new(&saved).join(&file)).is_ok_and(|it| it.len() > 1000), "{file}");
+    }
+    assert_eq!(client.stop(libc::SIGTERM, END), 0);
 }
 
 /// Where a row of the list of keys is on the screen.
