@@ -618,6 +618,15 @@ fn the_page_notes_an_event_as_the_client_does() {
         )
     };
     assert_eq!(chromium.evaluate(&page, &typed("a squid <3")), 0, "a text can be typed");
+    // All of it is in the window, on a phone too.
+    let is_inside = "[...document.querySelectorAll('#event, #event input, #event button')].every(element => { \
+                     const { left, top, right, bottom } = element.getBoundingClientRect(); \
+                     return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight })";
+    for (width, height) in [(1280, 720), (320, 480)] {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        chromium.call(Some(&page), "Emulation.setDeviceMetricsOverride", size);
+        chromium.wait_for(&page, is_inside, wait::SOON);
+    }
     chromium.evaluate(&page, "document.getElementById('event').requestSubmit(); 0");
     let toast = "document.getElementById('toast').textContent";
     chromium.wait_for(&page, &format!("/^Saved \\S+_event\\.zip$/.test({toast})"), wait::START);
