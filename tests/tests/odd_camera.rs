@@ -11,7 +11,10 @@ use rov_tests::watcher::Watcher;
 use tokio::runtime::Runtime;
 
 /// Waits for pictures, and sees that they are as many as the camera has sent, and not as its slices.
-fn counts_pictures(runtime: &Runtime, camera: &OddCamera, args: &[&str]) {
+/// On a busy machine some packets are lost on loopback by UDP.
+const BY_UDP: u64 = 8;
+
+fn counts_pictures(runtime: &Runtime, camera: &OddCamera, most_lost: u64, args: &[&str]) {
     let watcher = Watcher::start(runtime, args);
     watcher.wait_for_shots(40);
     assert_eq!(watcher.shots()[0].resolution, Resolution::new(320, 240));
@@ -19,8 +22,7 @@ fn counts_pictures(runtime: &Runtime, camera: &OddCamera, args: &[&str]) {
     let sent = camera.sent();
     assert!(decoded <= sent, "{args:?}: {decoded} pictures of {sent}");
     let report = watcher.report();
-    // On a busy machine some are lost on loopback too.
-    assert!(report.packets_lost <= 8 && report.sessions == 1, "{report:?}");
+    assert!(report.packets_lost <= most_lost && report.sessions == 1, "{report:?}");
     watcher.stop(runtime);
 }
 
@@ -35,13 +37,13 @@ fn an_access_unit_is_one_time_whatever_the_marker_bits_say_in_the_client() {
     let runtime = Runtime::new().expect("a runtime");
     for (marks, slices) in MARKED {
         let camera = OddCamera::start(Habits { marks, slices, ..FAST });
-        counts_pictures(&runtime, &camera, &["--url", &camera.url]);
+        counts_pictures(&runtime, &camera, 0, &["--url", &camera.url]);
         let camera = OddCamera::start(Habits { marks, slices, udp: true, ..FAST });
-        counts_pictures(&runtime, &camera, &["--url", &camera.url]);
+        counts_pictures(&runtime, &camera, BY_UDP, &["--url", &camera.url]);
         let camera = OddCamera::start(Habits { marks, slices, ..FAST });
         let port = free_port_pair();
         camera.send_rtp(port);
-        counts_pictures(&runtime, &camera, &["--rtp-host", "127.0.0.1", "--rtp-port", &port.to_string()]);
+        counts_pictures(&runtime, &camera, BY_UDP, &["--rtp-host", "127.0.0.1", "--rtp-port", &port.to_string()]);
     }
 }
 
@@ -51,7 +53,7 @@ fn an_access_unit_is_one_time_whatever_the_marker_bits_say_in_the_server() {
     for (marks, slices) in MARKED {
         let camera = OddCamera::start(Habits { marks, slices, ..FAST });
         let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
-        counts_pictures(&runtime, &camera, &["--url", &server.url("/whep")]);
+        counts_pictures(&runtime, &camera, BY_UDP, &["--url", &server.url("/whep")]);
         let stream = &server.stats().streams[0];
         let sent = camera.sent();
         assert!(stream.restarts == 0 && stream.frames <= sent, "{marks:?}: {} of {sent}", stream.frames);
@@ -64,7 +66,7 @@ fn in_a_users_pipeline_an_access_unit_is_one_time_too() {
     let pipeline = format!("rtspsrc location={} protocols=tcp latency=0 ! rtph264depay ! h264parse", camera.url);
     let server = Server::start(&["--pipeline", &pipeline]);
     let runtime = Runtime::new().expect("a runtime");
-    counts_pictures(&runtime, &camera, &["--url", &server.url("/whep")]);
+    counts_pictures(&runtime, &camera, BY_UDP, &["--url", &server.url("/whep")]);
     let sent = camera.sent();
     assert!(server.stats().streams[0].frames <= sent, "{} of {sent}", server.stats().streams[0].frames);
 }
@@ -217,7 +219,7 @@ fn after_a_loss_a_camera_without_tcp_begins_a_new_session_by_udp() {
 fn numbers_of_packets_that_are_left_out_by_tcp_are_no_loss() {
     let runtime = Runtime::new().expect("a runtime");
     let camera = OddCamera::start(Habits { unused: 1, ..FAST });
-    counts_pictures(&runtime, &camera, &["--url", &camera.url]);
+    counts_pictures(&runtime, &camera, 0, &["--url", &camera.url]);
     let pipeline = format!("rtspsrc location={} protocols=tcp latency=0 ! rtph264depay ! h264parse", camera.url);
     for source in [&["--source", "rtsp", "--url", &camera.url][..], &["--pipeline", &pipeline]] {
         let server = Server::start(source);

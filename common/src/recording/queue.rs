@@ -202,13 +202,16 @@ impl Shared {
     /// Leaves out what waits of this session and those before, as nothing of it will be written; how many pictures.
     pub fn clear(&self, last: u64) -> u64 {
         let mut state = lock(&self.state);
-        let before = state.queue.len();
-        state.queue.retain(|queued| queued.session > last);
+        let (kept, gone): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut state.queue).into_iter().partition(|queued| queued.session > last);
+        state.queue = kept;
         state.bytes = state.queue.iter().map(|queued| queued.picture.unit.len()).sum();
         if state.session <= last {
             state.left_out = None;
         }
-        (before - state.queue.len()) as u64
+        // Freed without the lock, for which whoever has pictures would wait.
+        drop(state);
+        gone.len() as u64
     }
 
     /// The disk is full, for hours maybe: nothing is kept for it, and no keyframe asked for, until it is not.
@@ -218,11 +221,12 @@ impl Shared {
         if is_closed {
             let (waiting, after) = (std::mem::take(&mut state.queue), state.left_out.take());
             state.bytes = 0;
-            for queued in waiting {
+            for queued in &waiting {
                 queued.gap.into_iter().for_each(|gap| state.leave_out(gap));
                 state.leave_out_new(&queued.picture);
             }
             after.into_iter().for_each(|gap| state.leave_out(gap));
+            drop(state);
         }
     }
 
