@@ -238,6 +238,7 @@ impl Feed {
             notes: notices.iter().cloned().chain(others).collect(),
             latency: stages(shown, now, reception.encode, reception.rtt),
             age: shown.age(now),
+            ages: shown.ages(),
         };
         let (phase, since) = viewer.phase_since();
         let status = status(phase, since, seen.decoded);

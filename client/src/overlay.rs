@@ -96,6 +96,8 @@ pub struct OverlayData {
     pub latency: Vec<(String, f64)>,
     /// From capture to the screen, as measured, or why that cannot be; none: nothing is shown.
     pub age: Option<Result<Age, Unknown>>,
+    /// Of all pictures that were shown: p50, p95 and p99 of their ages, in milliseconds.
+    pub ages: Option<[f64; 3]>,
 }
 
 /// The tone of a message.
@@ -673,6 +675,9 @@ fn rows(data: &OverlayData, is_narrow: bool) -> Vec<(&'static str, String)> {
         Some(Ok(Age { age, bound })) => {
             let (age, bound) = (age.as_secs_f64() * 1e3, bound.as_secs_f64() * 1e3);
             rows.push(("Age", format!("{age:.0} ms \u{b1}{bound:.1}")));
+            if let Some([p50, p95, p99]) = data.ages {
+                rows.push(("", format!("p50 {p50:.0}{space}p95 {p95:.0}{space}p99 {p99:.0}")));
+            }
         }
         Some(Err(reason)) => {
             let lines = wrapped(&reason.to_string(), note_width).into_iter();
@@ -726,6 +731,7 @@ mod tests {
             notes: vec!["WebRTC failed: no media path to it was found".into()],
             latency: vec![("network".into(), 2.0), ("decode".into(), 6.0)],
             age: Some(Ok(Age { age: std::time::Duration::from_millis(42), bound: std::time::Duration::ZERO })),
+            ages: Some([40.2, 52.0, 61.0]),
         }
     }
 
@@ -854,6 +860,7 @@ mod tests {
             ("", "was found"),
             ("Video", "1920x1080  30.0 fps"),
             ("Age", "42 ms \u{b1}0.0"),
+            ("", "p50 40  p95 52  p99 61"),
             ("Bitrate", "14.8 Mbit/s"),
             ("Loss", "0.12 %"),
             ("RTT", "1.2 ms"),

@@ -350,6 +350,12 @@ impl Shown {
         })
     }
 
+    /// Of all pictures: p50, p95 and p99 of how old they were, in milliseconds. None where that of none is known.
+    pub fn ages(&self) -> Option<[f64; 3]> {
+        let Summary { p50_ms, p95_ms, p99_ms, max_ms } = self.ages.summary();
+        (max_ms > 0.0).then_some([p50_ms, p95_ms, p99_ms])
+    }
+
     /// When the newest picture was shown, once there was one.
     pub fn last_shown(&self) -> Option<Instant> {
         self.last

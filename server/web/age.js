@@ -76,6 +76,24 @@ export function capturedAt(rtpTimestamp, { rtp_timestamp: known, captured_us: ca
   return captured / 1000 + millis(rtpTimestamp, known)
 }
 
+/** How old all pictures were. What is older than the last place counts there. */
+export class Ages {
+  #counts = new Uint32Array(10001)
+  #all = 0
+
+  add(ms) {
+    this.#counts[Math.min(Math.round(ms), this.#counts.length - 1)] += 1
+    this.#all += 1
+  }
+
+  /** `share` of them were no older than this, in ms; null where none is known. */
+  quantile(share) {
+    if (!this.#all) return null
+    let seen = 0
+    return this.#counts.findIndex(count => (seen += count) >= this.#all * share)
+  }
+}
+
 /** Whether pictures that move are old: for certain, and not one alone. */
 export class LateAlarm {
   #limit

@@ -275,8 +275,11 @@ function renderFigures() {
   const age = isMoving(document.body.dataset.state) ? meanAge(main.ages) : null
   // What is known of the way is no age: it may be a part of it.
   setText("delay", age ? `${age.age.toFixed(0)} ms` : "")
-  if (age) rows.push(["Age", `${age.age.toFixed(0)} ms ±${age.bound.toFixed(1)}`])
-  else if (main.ageUnknown) rows.push(["Age", main.ageUnknown])
+  if (age) {
+    rows.push(["Age", `${age.age.toFixed(0)} ms ±${age.bound.toFixed(1)}`])
+    const [p50, p95, p99] = [0.5, 0.95, 0.99].map(share => main.allAges.quantile(share))
+    rows.push(["Age p50, p95, p99", `${p50}, ${p95}, ${p99} ms`])
+  } else if (main.ageUnknown) rows.push(["Age", main.ageUnknown])
   if ($("info").hidden) return
   $("figures").replaceChildren(...rows.flatMap(([label, value]) => [element("dt", label), element("dd", value)]))
   setText("origin", stream ? `${stream.source}, ${stream.encoder}` : "")

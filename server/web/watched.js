@@ -1,7 +1,7 @@
 // A stream that is watched, and where its pictures go: the large picture, and each tile of the grid.
 
 import { STALE_MS, advise, retryDelay } from "./advice.js"
-import { ClockSync, LateAlarm, MAX_AGE_MS, capturedAt, millis } from "./age.js"
+import { Ages, ClockSync, LateAlarm, MAX_AGE_MS, capturedAt, millis } from "./age.js"
 import { read } from "./figures.js"
 import { watch } from "./mjpeg.js"
 import { Refused, Session, probe, serverClock } from "./session.js"
@@ -71,6 +71,8 @@ export class Watched {
   shownMs = []
   /** Ages of the pictures of the last seconds when they were shown, `{ age, bound, at }`. */
   ages = []
+  /** Of all. */
+  allAges = new Ages()
   /** Why these are not known. */
   ageUnknown = ""
   /** The session that is, or null. */
@@ -243,7 +245,10 @@ export class Watched {
   /** A picture that was captured then, by the server's clock, is shown at `at`, by `performance.now()`; else why not. */
   #aged(captured, at, why) {
     const known = captured === undefined ? null : Watched.#sync.age(captured, at)
-    if (known) this.ages.push({ ...known, at })
+    if (known) {
+      this.ages.push({ ...known, at })
+      this.allAges.add(known.age)
+    }
     this.ageUnknown = known ? "" : why || this.ageUnknown
     if (!known && captured !== undefined && !Watched.#sync.isUnknown) {
       this.ageUnknown = "The pictures' times of capture are later than the server's clock"

@@ -125,6 +125,8 @@ fn the_age_on_the_page_agrees_with_the_marks_and_old_pictures_are_marked() {
     chromium.evaluate(&page, "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'i', bubbles: true }))");
     let figures = "document.getElementById('info').innerText";
     chromium.wait_for(&page, &format!("/Age\\s+\\d+ ms \u{b1}\\d/.test({figures})"), wait::SOON);
+    let quantiles = "/Age p50, p95, p99\\s+\\d+, \\d+, \\d+ ms/";
+    chromium.wait_for(&page, &format!("{quantiles}.test({figures})"), wait::SOON);
     // Of the pictures of the same two seconds, but for the moment until the page looks.
     let compared = "(() => { const now = performance.timeOrigin + performance.now(), \
                     recent = seen.filter(({ at, mark }) => mark && at > now - 2100).map(({ at, mark }) => at - mark.drawn); \
