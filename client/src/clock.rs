@@ -1,13 +1,14 @@
 //! The clocks of servers that are watched: `GET /api/clock`, asked by a thread for each server over one connection while
-//! somebody wants it. One for all streams of a server. From it and the time of capture follows how old a picture is.
+//! somebody wants it. One for all streams of a server. From it and the time of capture follows how old a picture is. The
+//! answer also says of which streams the pictures are not live ones of their camera.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rov_common::api::{CLOCK_PATH, ClockReading};
+use rov_common::api::{CLOCK_PATH, ClockReading, PictureDoubt};
 use rov_common::capture_clock::Captured;
 use rov_common::clock_sync::{self, Age, ClockSync, Exchange, Shown};
 use rov_common::sync::lock;
@@ -112,14 +113,16 @@ struct State {
     forgotten: Option<Instant>,
     /// Since when the server has been asked without an answer.
     waits: Option<Instant>,
+    /// What it said last of the pictures of its streams, and when it was asked.
+    doubts: Option<(BTreeMap<String, PictureDoubt>, Instant)>,
 }
 
 impl ServerClock {
     fn new(url: Url) -> Self {
         let now = Instant::now();
-        let (is_asked, is_urgent, is_suspect, is_refused, forgotten, waits) = Default::default();
-        let sync = ClockSync::new(now);
-        let state = State { wanted_until: now, is_asked, is_urgent, sync, is_suspect, is_refused, forgotten, waits };
+        let (is_asked, is_urgent, is_suspect, is_refused, forgotten, waits, doubts) = Default::default();
+        let (wanted_until, sync) = (now, ClockSync::new(now));
+        let state = State { wanted_until, is_asked, is_urgent, sync, is_suspect, is_refused, forgotten, waits, doubts };
         Self(Arc::new(Shared { url, state: Mutex::new(state), hurry: Condvar::new() }))
     }
 
@@ -169,6 +172,13 @@ impl ServerClock {
         Ok(age?)
     }
 
+    /// Why the pictures of a stream are not live ones of its camera, as far as they are not, and when the server was asked
+    /// that. None where it has not said it here.
+    pub fn doubt(&self, stream: &str) -> Option<(Option<PictureDoubt>, Instant)> {
+        let state = self.lock();
+        state.doubts.as_ref().map(|(doubts, asked)| (doubts.get(stream).cloned(), *asked))
+    }
+
     /// It is another one by now: read at once.
     pub fn forget(&self) {
         let mut state = self.lock();
@@ -189,7 +199,10 @@ impl ServerClock {
             number += 1;
             let mut pause = if number < FIRST { FIRST_INTERVAL } else { INTERVAL };
             match exchange {
-                Ok(exchange) => self.take(exchange),
+                Ok((exchange, doubts)) => {
+                    self.hear(doubts, exchange.asked);
+                    self.take(exchange);
+                }
                 Err(error) => {
                     tracing::debug!("the server's clock: {error}");
                     if self.failed(&error) {
@@ -218,6 +231,11 @@ impl ServerClock {
         let waited = self.0.hurry.wait_timeout_while(self.lock(), pause.saturating_sub(FIRST_INTERVAL), is_calm);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut state.is_urgent)
+    }
+
+    /// What was answered to a question of this time.
+    pub(crate) fn hear(&self, doubts: Option<BTreeMap<String, PictureDoubt>>, asked: Instant) {
+        self.lock().doubts = doubts.map(|doubts| (doubts, asked));
     }
 
     fn take(&self, exchange: Exchange) {
@@ -250,7 +268,7 @@ impl ServerClock {
     }
 }
 
-fn exchange(talk: &Talk) -> Result<Exchange, WhepError> {
+fn exchange(talk: &Talk) -> Result<(Exchange, Option<BTreeMap<String, PictureDoubt>>), WhepError> {
     // Of the request that was answered, where it was asked for a login before.
     let times = Cell::new(None);
     let reading: ClockReading = talk.ask(|call| {
@@ -261,8 +279,8 @@ fn exchange(talk: &Talk) -> Result<Exchange, WhepError> {
     })?;
     let (asked, answered) = times.get().unwrap_or((Instant::now(), Instant::now()));
     let time = |micros| Captured(Duration::from_micros(micros));
-    let ClockReading { received_us, sent_us, run, .. } = reading;
-    Ok(Exchange { asked, answered, received: time(received_us), sent: time(sent_us), run })
+    let ClockReading { received_us, sent_us, run, doubts, .. } = reading;
+    Ok((Exchange { asked, answered, received: time(received_us), sent: time(sent_us), run }, doubts))
 }
 
 #[cfg(test)]
@@ -392,8 +410,14 @@ mod tests {
         for time in 0..5 {
             clock.begin(&http, Instant::now());
             while !questions.next().expect("a question").expect("text").is_empty() {}
-            let reading =
-                ClockReading { received_us: 50_000 + time, sent_us: 50_000 + time, run: 1, ..Default::default() };
+            let frozen = PictureDoubt { frozen: true, substitute: false, reason: "no motion".to_owned() };
+            let reading = ClockReading {
+                received_us: 50_000 + time,
+                sent_us: 50_000 + time,
+                run: 1,
+                doubts: Some(BTreeMap::from([("stream1".to_owned(), frozen)])),
+                ..Default::default()
+            };
             let body = serde_json::to_string(&reading).expect("JSON");
             write!(answers, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("answered");
         }
@@ -402,6 +426,8 @@ mod tests {
             assert!(Instant::now() < end, "no age");
             std::thread::sleep(MS);
         }
+        let frozen = |stream: &str| clock.doubt(stream).map(|(doubt, _)| doubt.is_some_and(|doubt| doubt.frozen));
+        assert_eq!((frozen("stream1"), frozen("stream2")), (Some(true), Some(false)));
         listener.set_nonblocking(true).expect("a listener");
         assert!(listener.accept().is_err(), "another connection");
     }

@@ -27,6 +27,16 @@ pub enum Doubt {
     Substitute(String),
 }
 
+impl From<PictureDoubt> for Doubt {
+    fn from(told: PictureDoubt) -> Self {
+        match told {
+            PictureDoubt { substitute: true, reason, .. } => Self::Substitute(reason),
+            PictureDoubt { frozen: true, reason, .. } => Self::Frozen(reason),
+            _ => Self::None,
+        }
+    }
+}
+
 impl Doubt {
     /// As the server tells it.
     pub fn told(&self) -> Option<PictureDoubt> {
@@ -42,12 +52,8 @@ impl Doubt {
 impl Listed {
     pub fn of(stream: &StreamStats) -> Self {
         let pixels = u64::from(stream.width) * u64::from(stream.height);
-        let reason = || stream.reason.clone().unwrap_or_default();
-        let doubt = match stream {
-            StreamStats { substitute: true, .. } => Doubt::Substitute(reason()),
-            StreamStats { frozen: true, .. } => Doubt::Frozen(reason()),
-            _ => Doubt::None,
-        };
+        let StreamStats { frozen, substitute, .. } = *stream;
+        let doubt = PictureDoubt { frozen, substitute, reason: stream.reason.clone().unwrap_or_default() }.into();
         Self {
             name: stream.name.clone(),
             camera: stream.camera.clone(),

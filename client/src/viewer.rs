@@ -107,7 +107,7 @@ struct State {
     /// come.
     news: Option<(String, Option<Instant>)>,
     reception: Reception,
-    /// The streams that the server has, as it said last, and when.
+    /// The streams that the server has, as it said last, and when; or since when it is another one.
     streams: Vec<Listed>,
     streams_at: Instant,
     /// How it wants its cameras to be shown beside each other, as it said last.
@@ -130,6 +130,12 @@ impl State {
     fn listed(&self) -> Option<&Listed> {
         let only = || self.streams.first().filter(|_| self.streams.len() == 1);
         self.streams.iter().find(|listed| listed.name == self.server.stream).or_else(only)
+    }
+
+    /// What was said before is of another server.
+    fn forget_streams(&mut self) {
+        self.streams.clear();
+        (self.streams_at, self.alignment) = (Instant::now(), Alignment::default());
     }
 }
 
@@ -238,12 +244,19 @@ impl Viewer {
         self.name_recordings(&state);
     }
 
-    /// Why the pictures of the stream that is watched may not be live ones of its camera. It stands until the server says
-    /// otherwise; where it says nothing for long, that is said.
+    /// Why the pictures of the stream that is watched may not be live ones of its camera, by what the server said last,
+    /// with its statistics or its clock, which it is asked more often. It stands until the server says otherwise; where it
+    /// says nothing for long, that is said.
     pub fn doubt(&self, now: Instant) -> Doubt {
         let state = self.lock();
-        let mut doubt = state.listed().map(|listed| listed.doubt.clone()).unwrap_or_default();
-        let since = now.saturating_duration_since(state.streams_at);
+        let listed = state.listed();
+        let stream = listed.map_or(&state.server.stream, |listed| &listed.name);
+        let by_clock = state.clock.as_ref().and_then(|clock| clock.doubt(stream));
+        let (mut doubt, at) = match by_clock.filter(|(_, asked)| *asked > state.streams_at) {
+            Some((told, asked)) => (told.map(Doubt::from).unwrap_or_default(), asked),
+            None => (listed.map(|listed| listed.doubt.clone()).unwrap_or_default(), state.streams_at),
+        };
+        let since = now.saturating_duration_since(at);
         if let (Doubt::Frozen(reason) | Doubt::Substitute(reason), true) = (&mut doubt, since >= DOUBT_AGES) {
             let separator = if reason.is_empty() { "" } else { "; " };
             *reason += &format!("{separator}as the server said {} s ago", since.as_secs());
@@ -356,8 +369,7 @@ impl Viewer {
         let mut state = self.lock();
         let is_it = |Server { id, name, address, .. }: &Server| (id.clone(), name.clone(), address.clone());
         if is_it(&state.server) != is_it(&server) {
-            state.streams.clear();
-            state.alignment = Alignment::default();
+            state.forget_streams();
             self.told.forget();
         }
         state.server = server;
@@ -412,8 +424,7 @@ impl Viewer {
         self.set_news(news);
         let mut state = self.lock();
         state.server.name.clear();
-        state.streams.clear();
-        state.alignment = Alignment::default();
+        state.forget_streams();
         self.told.forget();
         if let Some(clock) = &state.clock {
             clock.forget();
@@ -550,7 +561,9 @@ fn is_same_text(this: &str, that: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rov_common::api::StreamStats;
+    use std::collections::BTreeMap;
+
+    use rov_common::api::{PictureDoubt, StreamStats};
 
     use super::*;
 
@@ -564,6 +577,38 @@ mod tests {
         assert_eq!(viewer.doubt(now + 2 * DOUBT_AGES), doubt("no motion; as the server said 20 s ago"));
         viewer.set_streams(vec![Listed::of(&stream(false))]);
         assert_eq!(viewer.doubt(now + 2 * DOUBT_AGES), Doubt::None);
+    }
+
+    #[test]
+    fn a_mark_comes_and_goes_with_the_clock_which_is_asked_more_often() {
+        let viewer = Viewer::new();
+        let clock = viewer.clocks.of(&"http://10.0.0.2:8080/api/stats".parse().expect("a URL"));
+        let clock = clock.expect("a clock");
+        viewer.set_clock(Some(clock.clone()));
+        let stream = |frozen| Listed::of(&StreamStats { name: "stream1".to_owned(), frozen, ..StreamStats::default() });
+        viewer.set_streams(vec![stream(false)]);
+        let (told_at, ms) = (Instant::now(), Duration::from_millis);
+        let is_marked = |after| viewer.doubt(told_at + after) != Doubt::None;
+        let says = |streams: &[&str], after| {
+            let frozen = PictureDoubt { frozen: true, ..PictureDoubt::default() };
+            let doubts = streams.iter().map(|stream| ((*stream).to_owned(), frozen.clone())).collect();
+            clock.hear(Some(doubts), told_at + after);
+        };
+        says(&["stream1"], ms(10));
+        assert!(is_marked(ms(20)));
+        assert!(matches!(viewer.doubt(told_at + 2 * DOUBT_AGES), Doubt::Frozen(reason) if reason.contains("19 s ago")));
+        says(&["stream2"], ms(1_000));
+        assert!(!is_marked(ms(1_000)), "of another stream");
+        // What is older than the statistics says nothing, nor does a server that does not say it here.
+        viewer.set_streams(vec![stream(true)]);
+        clock.hear(Some(BTreeMap::new()), told_at - ms(1));
+        assert!(is_marked(ms(1_000)));
+        clock.hear(None, told_at + ms(3_000));
+        assert!(is_marked(ms(3_000)));
+        // Nor is it true of the next server at the address.
+        says(&["stream1"], told_at.elapsed());
+        viewer.set_other("Dory answers in the place of Nemo".to_owned());
+        assert!(!is_marked(ms(20)));
     }
 
     #[test]

@@ -166,9 +166,10 @@ pub struct ClockReading {
     /// do not show the header extension that says when a picture was captured, but its timestamp.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pictures: BTreeMap<String, PictureTime>,
-    /// By the names of the streams whose pictures are not live ones of their camera.
+    /// By the names of the streams whose pictures are not live ones of their camera. None: a server of an earlier version,
+    /// which does not say it here.
     #[serde(default)]
-    pub doubts: BTreeMap<String, PictureDoubt>,
+    pub doubts: Option<BTreeMap<String, PictureDoubt>>,
 }
 
 /// Why pictures that come are not live ones, as in [`StreamStats`].

@@ -33,7 +33,7 @@ pub(super) async fn clock(
     let sent = |id: &str| Some((id.to_owned(), api.webrtc.as_ref()?.sent(id)?));
     let pictures = viewers.split(',').filter_map(sent).collect();
     let doubt = |stream: &Arc<Stream>| Some((stream.name().to_owned(), stream.status().picture_doubt()?));
-    let doubts = api.streams.iter().filter_map(doubt).collect();
+    let doubts = Some(api.streams.iter().filter_map(doubt).collect());
     // One for all streams.
     let clock = api.streams[0].clock();
     let (received_us, sent_us) = (clock.at(received.0).micros(), clock.at(Instant::now()).micros());
