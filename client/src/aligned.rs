@@ -58,8 +58,10 @@ impl Aligned {
         }
     }
 
+    /// The one that was chosen, unless its session has ended since.
     pub fn take(&mut self, tile: usize) -> Option<Picture> {
-        self.aligner.take(tile)
+        let is_over = self.tiles.get(tile).is_some_and(|of| of.viewer.mailbox.cleared() != self.cleared[tile]);
+        self.aligner.take(tile).filter(|_| !is_over)
     }
 
     /// When there is something to show again, unless a picture comes before.

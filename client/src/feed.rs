@@ -41,7 +41,7 @@ struct Seen {
     shown: Shown,
     /// When the newest picture left its decoder. One that is shown after its session may be another vehicle's.
     decoded: Option<Instant>,
-    /// The newest that is on the screen: when it left its decoder, and what is to be said of it where it is kept.
+    /// What is to be said of the newest that was taken where it is kept, as of then, with when that left its decoder.
     about: Option<(Instant, About)>,
     /// The session of the newest picture.
     session: u64,
@@ -86,13 +86,25 @@ impl Feed {
         last.is_some_and(|at| now.saturating_duration_since(at) < limit)
     }
 
-    /// A picture of it is about to be shown: what is said of it may be other.
-    pub fn taken(&self, picture: &Picture, now: Instant) {
-        let age = self.viewer.age(picture.captured, now).ok();
+    /// Takes the `next` picture, which is about to be shown, with what is to be said of it: another server may follow, and
+    /// this one's picture stay. None where its session ends at that very moment.
+    pub fn take(&self, next: impl FnOnce() -> Option<Picture>) -> Option<Picture> {
+        let (viewer, now) = (&self.viewer, Instant::now());
+        let sessions = viewer.mailbox.cleared();
+        let picture = next()?;
+        let (mut about, age) = (viewer.about(picture.captured, now), viewer.age(picture.captured, now).ok());
+        if age.is_some_and(|age| age.age > POSITION_LIMIT) {
+            about.position = Position::default();
+        }
+        // It is cleared at the end of a session, before another server is known.
+        if viewer.mailbox.cleared() != sessions {
+            return None;
+        }
         let mut seen = lock(&self.seen);
-        seen.decoded = Some(picture.decoded_at);
+        (seen.decoded, seen.about) = (Some(picture.decoded_at), Some((picture.decoded_at, about)));
         let change = seen.alarm.as_mut().and_then(|alarm| alarm.taken(age, now));
         self.log(change, &mut seen, now);
+        Some(picture)
     }
 
     /// How old the pictures are that are shown, while they are older than they may be.
@@ -148,14 +160,8 @@ impl Feed {
             converted_at: picture.converted_at,
             shown_at: at,
         };
-        // By now, while it is known whose it is: another server may follow, and this one's picture stay.
-        let mut about = self.viewer.about(picture.captured, at);
-        if passage.age.as_ref().is_ok_and(|age| age.age > POSITION_LIMIT) {
-            about.position = Position::default();
-        }
         let unix_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
         let mut seen = lock(&self.seen);
-        seen.about = Some((picture.decoded_at, about));
         let session = self.viewer.sessions();
         let is_new = std::mem::replace(&mut seen.session, session) != session;
         if let Some(all) = all {
@@ -353,14 +359,34 @@ mod tests {
         let picture = || Picture::from_pixels(Resolution::new(1, 1), vec![0], Instant::now()).expect("a picture");
         let old = picture();
         feed.viewer.set_phase(Phase::Connecting("Dory".to_owned()));
-        let shown_as = |picture: &Picture| {
-            feed.taken(picture, Instant::now());
-            feed.shown(picture, Instant::now(), None);
+        let shown_as = |picture: Picture| {
+            let picture = feed.take(|| Some(picture)).expect("of this session");
+            feed.shown(&picture, Instant::now(), None);
             feed.view(Instant::now()).status
         };
-        let status = shown_as(&old);
+        let status = shown_as(old);
         assert!(matches!(&status, Status::Lost { reason } if reason.contains("Dory")), "{status:?}");
-        assert_eq!(shown_as(&picture()), Status::Live);
+        assert_eq!(shown_as(picture()), Status::Live);
+    }
+
+    #[test]
+    fn a_snapshot_names_whom_its_picture_is_of_whatever_follows() {
+        gstreamer::init().expect("GStreamer");
+        let feed = Feed::new(0, None, Viewer::new(), CancellationToken::new(), None);
+        let picture = || Picture::from_pixels(Resolution::new(2, 2), vec![0; 4], Instant::now()).expect("a picture");
+        let follow = |name: &str| feed.viewer.set_server(Server { name: name.to_owned(), ..Default::default() });
+        let named = |picture: &Picture| feed.snapshot(picture, true, Instant::now()).expect("kept").about.vehicle;
+        follow("Nemo");
+        let old = feed.take(|| Some(picture())).expect("of this session");
+        follow("Dory");
+        // It waited to be drawn together with others.
+        assert_eq!(named(&old), "Nemo");
+        feed.shown(&old, Instant::now(), None);
+        assert_eq!(named(&old), "Nemo");
+        let new = feed.take(|| Some(picture())).expect("of this session");
+        assert_eq!(named(&new), "Dory");
+        // Nobody knows whose one is that is taken while its session ends.
+        assert!(feed.take(|| Some((picture(), feed.viewer.mailbox.clear()).0)).is_none());
     }
 
     #[test]

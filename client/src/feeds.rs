@@ -467,12 +467,10 @@ impl Stage for Feeds {
 
     fn take(&mut self, pane: usize) -> Option<Picture> {
         let feed = lock(&self.screen).panes.get(pane).cloned()?;
-        let picture = match &mut self.aligned {
+        feed.take(|| match &mut self.aligned {
             Some(aligned) => aligned.take(pane),
             None => feed.viewer.mailbox.take(),
-        }?;
-        feed.taken(&picture, Instant::now());
-        Some(picture)
+        })
     }
 
     fn late(&mut self, pane: usize, now: Instant) -> Option<Duration> {
