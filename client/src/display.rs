@@ -31,7 +31,9 @@ use self::fullscreen::Fullscreen;
 use self::grid::{Places, Tile};
 use self::presses::{Press, Presses};
 use self::sink::Sink;
-use self::words::{Presentation, aside, asking, badge, grid_title, mark, message, presentation, title, title_age};
+use self::words::{
+    Presentation, aside, asking, badge, grid_title, mark, message, presentation, recorded, title, title_age,
+};
 use crate::decode::{Picture, PictureForm};
 use crate::event;
 pub use crate::overlay::Tone;
@@ -80,7 +82,7 @@ pub struct ViewModel {
     pub notices: Vec<String>,
     /// Why a tile is not aligned with the others; may be empty.
     pub remark: &'static str,
-    /// How it is recorded; none: it is not to be.
+    /// How this one is recorded; none: it is not to be.
     pub recording: Option<Told>,
     /// For a moment: what came of a key.
     pub said: Option<String>,
@@ -505,9 +507,8 @@ impl Window {
                 let (question, grid) = (panes.first().and_then(|pane| pane.model.question.clone()), grid.clone());
                 let grid = grid.unwrap_or_default();
                 let mut said: Vec<_> = panes.iter().flat_map(|pane| pane.model.said.clone()).collect();
-                let recording = panes.iter().find_map(|pane| pane.model.recording.clone());
-                let tone = |told: &Told| if told.works { Tone::Recording } else { Tone::Warning };
-                let recording = recording.map(|told| (told.text.clone(), tone(&told)));
+                let recording =
+                    recorded(&panes.iter().map(|pane| pane.model.recording.clone()).collect::<Vec<_>>());
                 said.extend((!grid.note.is_empty()).then_some(grid.note));
                 for notice in panes.iter().flat_map(|pane| &pane.model.notices) {
                     if !said.contains(notice) {
@@ -747,7 +748,12 @@ impl Window {
             pane.tile.paint(
                 &tiles.places,
                 scene,
-                Badge { link: String::new(), remark: pane.model.remark, ..caption },
+                Badge {
+                    link: String::new(),
+                    remark: pane.model.remark,
+                    recorded: pane.model.recording.as_ref().map(|told| told.works),
+                    ..caption
+                },
                 pane.last.as_ref(),
                 pane.is_fresh,
             );

@@ -256,7 +256,7 @@ impl Feed {
             written,
             notices,
             remark: "",
-            recording: None,
+            recording: viewer.tape.told(now),
             said: None,
             question,
         }

@@ -460,7 +460,6 @@ impl Stage for Feeds {
         }
         self.said.take_if(|(_, until)| now >= *until);
         view.remark = self.aligned.as_ref().map_or("", |aligned| aligned.remark(pane));
-        view.recording = if pane == 0 { self.recording.told(now) } else { None };
         view.said = self.said.as_ref().filter(|_| pane == 0).map(|(text, _)| text.clone());
         view
     }

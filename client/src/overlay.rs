@@ -123,6 +123,8 @@ pub struct Badge {
     pub link: String,
     /// What is odd; may be empty.
     pub remark: &'static str,
+    /// Whether its pictures go into a file; none: they are not to, or that is said elsewhere.
+    pub recorded: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +159,9 @@ impl Badge {
         let delay = self.delay_ms.map(|ms| format!("{ms} ms")).unwrap_or_default();
         let mut parts = vec![(name, TEXT), (state.to_owned(), color)];
         parts.retain(|(text, _)| !text.is_empty());
-        for (text, color) in [(self.remark.to_owned(), AMBER), (delay, TEXT), (known(&self.link), LABEL)] {
+        let unrecorded = if self.recorded == Some(false) { "NOT RECORDED" } else { "" };
+        let more = [(unrecorded, AMBER), (self.remark, AMBER), (&delay, TEXT), (&known(&self.link), LABEL)];
+        for (text, color) in more.map(|(text, color)| (text.to_owned(), color)) {
             if !text.is_empty() && length(&parts) + 2 + text.chars().count() <= room {
                 parts.push((text, color));
             }
@@ -315,13 +319,19 @@ pub fn draw_grid_lines(surface: &mut Surface<'_>, status: &[(String, Tone)], lin
     }
 }
 
-/// Fills the surface with the caption of a tile, in letters for a window of the size `window`.
+/// Fills the surface with the caption of a tile, in letters for a window of the size `window`. A red dot is in front where
+/// it is recorded.
 pub fn draw_caption(surface: &mut Surface<'_>, caption: &Badge, window: Resolution) {
     let (look, size) = (Look::of(window), surface.size);
     surface.fill(Area { x: 0, y: 0, width: size.width as i32, height: size.height as i32 }, PANEL, 256);
     let (advance, pad) = (look.plain.advance(), look.pad / 2);
-    let room = ((size.width as i32 - 2 * pad) / advance).max(0) as usize;
     let mut x = pad;
+    if caption.recorded == Some(true) {
+        let line = caption_height(window) as i32;
+        surface.dot((x + advance / 2, line / 2), line / 4, RED);
+        x += 2 * advance;
+    }
+    let room = ((size.width as i32 - pad - x) / advance).max(0) as usize;
     for (text, color) in caption.parts(room) {
         surface.text(&text, (x, 1), look.plain, color);
         x += (text.chars().count() as i32 + 2) * advance;
@@ -763,7 +773,8 @@ mod tests {
     }
 
     fn live() -> Badge {
-        Badge { name: "Nemo".into(), state: BadgeState::Live, delay_ms: Some(45), link: "WebRTC".into(), remark: "" }
+        let (name, link) = ("Nemo".into(), "WebRTC".into());
+        Badge { name, state: BadgeState::Live, delay_ms: Some(45), link, remark: "", recorded: None }
     }
 
     #[test]
@@ -826,6 +837,20 @@ mod tests {
         };
         let ((without, low), (with, high)) = (red(None), red(Some("REC 02:13 45 MB")));
         assert!(without == 0 && with > 40 && high > low, "{with} of {low} and {high}");
+    }
+
+    #[test]
+    fn each_tile_says_whether_it_is_recorded() {
+        let (window, size) = (Resolution::new(1280, 720), Resolution::new(600, 24));
+        let drawn = |recorded| {
+            let caption = Badge { recorded, ..live() };
+            let mut pixels = vec![0; size.pixels() as usize];
+            draw_caption(&mut Surface::new(&mut pixels, size).expect("a surface"), &caption, window);
+            (pixels.iter().filter(|pixel| **pixel == RED).count(), pixels.contains(&AMBER))
+        };
+        assert_eq!([drawn(None), drawn(Some(false))], [(0, false), (0, true)]);
+        let (red, has_amber) = drawn(Some(true));
+        assert!(red > 40 && !has_amber, "{red}");
     }
 
     #[test]

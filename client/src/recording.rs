@@ -95,8 +95,6 @@ struct Reels {
     open: Vec<Arc<Reel>>,
     /// What became of the others.
     ended: Totals,
-    /// Since when it is on, and how many bytes there were then.
-    on: Option<(Instant, u64)>,
     /// Why no other can begin.
     failure: Option<String>,
 }
@@ -198,10 +196,9 @@ impl Recording {
 
     /// Each stream begins at its next keyframe, or ends its file; that is not waited for.
     fn set_on(&self, on: bool) {
-        let mut reels = lock(&self.reels);
+        let reels = lock(&self.reels);
         self.is_on.store(on, Ordering::Relaxed);
         reels.open.iter().for_each(|reel| reel.end());
-        reels.on = on.then(|| (Instant::now(), reels.bytes()));
     }
 
     /// What the key R does. Says what came of it.
@@ -252,30 +249,29 @@ impl Recording {
         }
     }
 
-    /// None: it is off.
-    pub fn told(&self, now: Instant) -> Option<Told> {
-        let reels = lock(&self.reels);
-        let (since, before) = reels.on?;
+    /// What is said of what is watched, whose files are of this reel. None: it is off.
+    fn told(&self, reel: Option<&Reel>, now: Instant) -> Option<Told> {
+        if !self.is_on() {
+            return None;
+        }
         let not = |reason: &str| Some(Told { text: format!("NOT RECORDING: {reason}"), works: false });
-        if let Some(failure) = &reels.failure {
-            return not(failure);
+        let waits = Some(Told { text: "REC waits for a picture".to_owned(), works: false });
+        let Some(reel) = reel.filter(|reel| !reel.has_ended()) else {
+            let failure = lock(&self.reels).failure.clone();
+            return failure.map_or(waits, |failure| not(&failure));
+        };
+        let stats = reel.recorder.stats();
+        if stats.state == RecordingState::Paused || stats.reason.is_some() {
+            return not(stats.reason.as_deref().unwrap_or_default());
         }
-        let open: Vec<_> = reels.open.iter().filter(|reel| !reel.has_ended()).collect();
-        let all: Vec<_> = open.iter().map(|reel| reel.recorder.stats()).collect();
-        let paused = all.iter().find(|stats| stats.state == RecordingState::Paused);
-        if let Some(paused) = paused.or(all.iter().find(|stats| stats.reason.is_some())) {
-            return not(paused.reason.as_deref().unwrap_or_default());
+        let comes = lock(&reel.counts).taken.is_some_and(|taken| now.saturating_duration_since(taken) < STILL);
+        if stats.state != RecordingState::Recording || !comes {
+            return waits;
         }
-        let comes =
-            |reel: &Reel| lock(&reel.counts).taken.is_some_and(|taken| now.saturating_duration_since(taken) < STILL);
-        let works = all.iter().any(|stats| stats.state == RecordingState::Recording);
-        if !works || !open.iter().any(|reel| comes(reel)) {
-            return Some(Told { text: "REC waits for a picture".to_owned(), works: false });
-        }
-        let (seconds, bytes) = (now.saturating_duration_since(since).as_secs(), reels.bytes().saturating_sub(before));
+        let seconds = stats.seconds as u64;
         let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
         let hours = if hours > 0 { format!("{hours}:") } else { String::new() };
-        let text = format!("REC {hours}{minutes:02}:{:02} {}", seconds % 60, recording::Bytes(bytes));
+        let text = format!("REC {hours}{minutes:02}:{:02} {}", seconds % 60, recording::Bytes(stats.bytes));
         Some(Told { text, works: true })
     }
 
@@ -346,10 +342,6 @@ impl Reels {
         for reel in self.open.extract_if(.., |reel| is_done(reel)) {
             self.ended.add(&reel);
         }
-    }
-
-    fn bytes(&self) -> u64 {
-        self.ended.bytes + self.open.iter().map(|reel| reel.recorder.stats().total_bytes).sum::<u64>()
     }
 
     fn totals(&self) -> Totals {
@@ -423,6 +415,12 @@ impl Tape {
     /// Takes what goes into the decoder; never waits for a disk. Returns whether a keyframe is to be asked for.
     pub fn take(&self, taken: Taken<'_>, now: Instant) -> bool {
         self.recording.is_on() && lock(&self.state).take((&self.recording, &self.heard), taken, now)
+    }
+
+    /// What the window says of its recording: of the file that is being written. None: it is off.
+    pub fn told(&self, now: Instant) -> Option<Told> {
+        let reel = lock(&self.state).reel.clone();
+        self.recording.told(reel.as_deref(), now)
     }
 
     /// An access unit came, and is not decoded.
@@ -734,11 +732,26 @@ mod tests {
     }
 
     #[test]
+    fn each_stream_says_of_its_own_file_how_long_that_is() {
+        let mut bench = bench(true);
+        let other = Tape::of(Arc::clone(&bench.recording), Heard::default());
+        bench.run(0..60);
+        let end = Instant::now() + Duration::from_secs(30);
+        let later = bench.now + Duration::from_secs(3);
+        while !bench.tape.told(later).is_some_and(|told| told.works && told.text.starts_with("REC 00:01 ")) {
+            assert!(Instant::now() < end, "{:?}", bench.tape.told(later));
+            // More of it goes to the disk with the next.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(other.told(later).is_some_and(|told| !told.works), "nothing of this one comes");
+    }
+
+    #[test]
     fn the_key_ends_the_file_and_begins_another_and_a_closed_stream_is_not_recorded() {
         let mut bench = bench(true);
         bench.run(0..5);
         assert_eq!(bench.recording.toggle(), "Recording ended");
-        assert!(!bench.take(5, true, false) && bench.recording.told(bench.now).is_none());
+        assert!(!bench.take(5, true, false) && bench.tape.told(bench.now).is_none());
         assert!(bench.recording.toggle().starts_with("Recording into /"));
         // What came in between is not missing: it was not wanted.
         bench.run(6..10);
@@ -772,8 +785,8 @@ mod tests {
         bench.tape.set_source(source("Nemo", "stream1"));
         bench.run(0..5);
         let end = Instant::now() + Duration::from_secs(30);
-        while !bench.recording.told(bench.now).expect("it is on").text.starts_with("NOT RECORDING: the folder") {
-            assert!(Instant::now() < end, "{:?}", bench.recording.told(bench.now));
+        while !bench.tape.told(bench.now).expect("it is on").text.starts_with("NOT RECORDING: the folder") {
+            assert!(Instant::now() < end, "{:?}", bench.tape.told(bench.now));
             std::thread::sleep(Duration::from_millis(5));
         }
         let report = bench.end();

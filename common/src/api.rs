@@ -300,6 +300,9 @@ pub struct RecordingStats {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     pub bytes: u64,
+    /// From its first picture to the newest.
+    #[serde(default)]
+    pub seconds: f64,
     /// Of all files since the program started.
     pub total_bytes: u64,
     /// In all of them, on the disk.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{STALE_AFTER, Status, ViewModel};
 use crate::overlay::{Badge, BadgeState, Mark, Menu, Message, Tone};
+use crate::recording::Told;
 use crate::streams::Doubt;
 use crate::viewer::Question;
 
@@ -196,8 +197,24 @@ pub fn badge(name: &str, presentation: Presentation, view: &ViewModel) -> Badge 
         state,
         delay_ms: (is_live && delay > 0.0).then_some(delay.round() as u32),
         remark: "",
+        recorded: None,
         link: if is_live { view.overlay.transport.clone() } else { String::new() },
     }
+}
+
+/// How many of the tiles are recorded, and why the first that is not is not; none where none is to be.
+pub fn recorded(tiles: &[Option<Told>]) -> Option<(String, Tone)> {
+    let all: Vec<_> = tiles.iter().flatten().collect();
+    let first = all.iter().find(|told| !told.works).or(all.first())?;
+    let works = all.iter().filter(|told| told.works).count();
+    let tone = if works == all.len() { Tone::Recording } else { Tone::Warning };
+    // Of one tile the time, and how much.
+    let text = match (works, all.len()) {
+        (0, _) | (_, 1) => first.text.clone(),
+        (works, count) if works == count => format!("REC {works} of {count}"),
+        (works, count) => format!("REC {works} of {count}; {}", first.text),
+    };
+    Some((text, tone))
 }
 
 /// In whole units and rounded down, so that it never says more than is true.
@@ -231,6 +248,19 @@ mod tests {
 
     fn lost() -> Status {
         Status::Lost { reason: "server lost, looking for it…".into() }
+    }
+
+    #[test]
+    fn the_grid_says_how_many_tiles_are_recorded_and_why_one_is_not() {
+        let told = |text: &str, works| Some(Told { text: text.to_owned(), works });
+        let (good, bad) = (told("REC 02:13 45 MB", true), told("NOT RECORDING: the disk is full", false));
+        let said = |tiles: &[&Option<Told>]| recorded(&tiles.iter().map(|tile| (*tile).clone()).collect::<Vec<_>>());
+        assert_eq!(said(&[&None, &None]), None);
+        assert_eq!(said(&[&good, &good]), Some(("REC 2 of 2".to_owned(), Tone::Recording)));
+        assert_eq!(said(&[&good]), Some(("REC 02:13 45 MB".to_owned(), Tone::Recording)));
+        let text = "REC 2 of 3; NOT RECORDING: the disk is full".to_owned();
+        assert_eq!(said(&[&good, &bad, &good]), Some((text, Tone::Warning)));
+        assert_eq!(said(&[&bad, &bad]), Some(("NOT RECORDING: the disk is full".to_owned(), Tone::Warning)));
     }
 
     #[test]

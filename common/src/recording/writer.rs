@@ -323,8 +323,9 @@ impl Writer {
         }
         self.rate.add(length);
         let (bytes, took) = (file.muxer.length(), took.as_secs_f64() * 1e3);
+        let lasted = file.last.saturating_sub(file.begun).as_secs_f64();
         self.shared.set_stats(|stats| {
-            stats.bytes = bytes;
+            (stats.bytes, stats.seconds) = (bytes, lasted);
             stats.total_bytes += length as u64;
             stats.pictures += pictures;
             stats.slowest_write_ms = stats.slowest_write_ms.max(took);
@@ -520,7 +521,7 @@ impl Writer {
         let unreadable = &self.unreadable;
         self.shared.set_stats(|stats| {
             if stats.file != file {
-                stats.bytes = 0;
+                (stats.bytes, stats.seconds) = (0, 0.0);
             }
             (stats.state, stats.file) = (state, file);
             if state != RecordingState::Paused {
