@@ -105,7 +105,9 @@ struct Totals {
     present: u64,
     gaps: u64,
     bytes: u64,
+    /// The newest of so many.
     files: VecDeque<Recorded>,
+    ended_files: u64,
 }
 
 impl Totals {
@@ -115,6 +117,7 @@ impl Totals {
         self.present += stats.pictures;
         self.gaps += stats.gaps;
         self.bytes += stats.total_bytes;
+        self.ended_files += reel.recorder.ended_files();
         self.files.extend(reel.recorder.files());
         let surplus = self.files.len().saturating_sub(LISTED_FILES);
         self.files.drain(..surplus);
@@ -299,6 +302,7 @@ impl Recording {
             pictures_present: totals.present,
             gaps: totals.gaps,
             writing: open.iter().filter_map(|stats| stats.file.as_deref().map(path)).collect(),
+            files_ended: totals.ended_files,
             files: totals.files.iter().map(file).collect(),
         })
     }
@@ -317,7 +321,7 @@ impl Recording {
         if was_on || totals.expected > 0 {
             tracing::info!(
                 "recorded in all: {} files, {}, pictures expected {}, present {}, gaps {}",
-                totals.files.len(),
+                totals.ended_files,
                 recording::Bytes(totals.bytes),
                 totals.expected,
                 totals.present,

@@ -116,7 +116,9 @@ pub struct RecordingReport {
     pub gaps: u64,
     /// The files that are being written.
     pub writing: Vec<String>,
-    /// Those that have ended.
+    /// How many have ended, and the newest of them.
+    #[serde(default)]
+    pub files_ended: u64,
     pub files: Vec<RecordedFile>,
 }
 

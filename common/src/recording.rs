@@ -92,6 +92,11 @@ impl Recorder {
         self.shared.files()
     }
 
+    /// How many have ended.
+    pub fn ended_files(&self) -> u64 {
+        self.shared.ended_files()
+    }
+
     pub fn stats(&self) -> RecordingStats {
         let stats = self.shared.seen(Instant::now());
         if !self.thread.is_finished() || self.shared.is_stopping() {

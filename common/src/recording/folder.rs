@@ -47,6 +47,10 @@ pub trait Output: Send {
     fn overwrite(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// Cuts off what is behind.
     fn cut(&mut self, length: u64) -> io::Result<()>;
+    /// It still has its name: nobody has deleted it or moved it away, as far as can be seen.
+    fn is_there(&self) -> bool {
+        true
+    }
 }
 
 /// A file of whatever kind.
@@ -337,7 +341,7 @@ impl Disk for Local {
         }
         // The name, too, outlasts a power cut; not every system can do that.
         let _ = File::open(&self.path).and_then(|folder| folder.sync_all());
-        Ok(Box::new(file))
+        Ok(Box::new(Written { file, path }))
     }
 
     fn free(&self) -> io::Result<u64> {
@@ -378,33 +382,58 @@ impl Disk for Local {
     }
 }
 
-impl Output for File {
+/// A file of this machine that is being written.
+struct Written {
+    file: File,
+    path: PathBuf,
+}
+
+impl Output for Written {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
+        self.file.write_all(bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        self.file.sync_data()
     }
 
     fn overwrite(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.seek(SeekFrom::Start(at))?;
-        self.write_all(bytes)?;
-        self.seek(SeekFrom::End(0)).map(drop)
+        self.file.seek(SeekFrom::Start(at))?;
+        self.file.write_all(bytes)?;
+        self.file.seek(SeekFrom::End(0)).map(drop)
     }
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
-        self.set_len(length)?;
-        self.seek(SeekFrom::Start(length)).map(drop)
+        self.file.set_len(length)?;
+        self.file.seek(SeekFrom::Start(length)).map(drop)
     }
+
+    fn is_there(&self) -> bool {
+        // Some network disks keep a link to what is deleted until it is closed, but not under its name. Their numbers of
+        // files may change, and say nothing.
+        let is_gone = matches!(fs::metadata(&self.path), Err(error) if error.kind() == ErrorKind::NotFound);
+        !is_gone && has_name(&self.file)
+    }
+}
+
+/// Whether any name leads to it.
+#[cfg(unix)]
+fn has_name(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
+}
+
+/// Other systems do not delete what is open.
+#[cfg(not(unix))]
+fn has_name(_file: &File) -> bool {
+    true
 }
 
 /// A recorder locks its file for as long as it writes; programs that delete look at that first. The lock ends with the
 /// program, however that ends. False: another program has it. Where a disk knows no locks, it is written without.
 #[cfg(unix)]
 fn hold(file: &File) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    Ok(!matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && file.metadata()?.nlink() > 0)
+    Ok(!matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && has_name(file))
 }
 
 /// Others could not read what is locked: on Windows locks are not only for those who ask.

@@ -123,6 +123,8 @@ struct State {
     asked: Option<Instant>,
     stats: RecordingStats,
     files: VecDeque<Recorded>,
+    /// Of all.
+    ended_files: u64,
 }
 
 impl Shared {
@@ -288,6 +290,7 @@ impl Shared {
     /// A file has ended.
     pub fn add_file(&self, file: Recorded) {
         let mut state = lock(&self.state);
+        state.ended_files += 1;
         if state.files.len() == LISTED_FILES {
             state.files.pop_front();
         }
@@ -297,6 +300,10 @@ impl Shared {
     /// Those that have ended, the newest of them.
     pub fn files(&self) -> Vec<Recorded> {
         lock(&self.state).files.iter().cloned().collect()
+    }
+
+    pub fn ended_files(&self) -> u64 {
+        lock(&self.state).ended_files
     }
 
     pub fn set_stats(&self, change: impl FnOnce(&mut RecordingStats)) {

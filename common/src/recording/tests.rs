@@ -475,6 +475,65 @@ fn files_on_a_real_disk_are_as_they_should_be() {
 }
 
 #[test]
+fn a_file_that_is_deleted_while_it_is_written_is_noticed_and_a_new_one_begins() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = Folder::new(place.path());
+    let plan = Plan {
+        label: "cam1_stream1".to_owned(),
+        title: "cam1/stream1".to_owned(),
+        codec: Codec::H264,
+        split: Split::default(),
+        keep: None,
+        spare: 0,
+        columns: Columns::default(),
+    };
+    let recorder = Recorder::start(Arc::clone(&folder), plan, |_| {}).unwrap();
+    recorder.set_on(true);
+    let mut number = 0;
+    let mut push = |keyframe| {
+        number += 1;
+        recorder.push(picture(number, u64::from(number) * 33, keyframe), None, Instant::now())
+    };
+    let end = Instant::now() + LIMIT;
+    push(true);
+    while recorder.stats().file.is_none() {
+        assert!(Instant::now() < end, "{:?}", recorder.stats());
+        push(false);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let deleted = recorder.stats().file.unwrap();
+    std::fs::remove_file(place.path().join(&deleted)).unwrap();
+    // It asks for a keyframe, which is about due anyway.
+    let mut asks = false;
+    while !asks || recorder.stats().file.is_some() {
+        assert!(Instant::now() < end, "{:?}", recorder.stats());
+        asks |= push(false);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for keyframe in [true, false, false, false] {
+        push(keyframe);
+    }
+    assert!(recorder.stop(LIMIT));
+    let found = folder.list().unwrap();
+    assert!(found.len() == 1 && found[0].name.to_string() != deleted, "{found:?}");
+    let read = pictures(&std::fs::read(folder.path_of(&found[0].name.to_string()).unwrap()).unwrap());
+    assert_eq!((read.len(), read[0].keyframe), (4, true));
+    let (files, stats) = (recorder.files(), recorder.stats());
+    assert_eq!((files.len(), stats.gaps), (1, 1), "{files:?} {stats:?}");
+    assert!(stats.newest_gaps[0].reason.contains("deleted"), "{stats:?}");
+}
+
+#[test]
+fn all_files_are_counted_also_where_the_oldest_are_not_listed_any_more() {
+    let mut bench = bench(Duration::ZERO, 0);
+    for _ in 0..150 {
+        bench.push_one(true);
+    }
+    assert!(bench.recorder.stop(LIMIT));
+    assert_eq!((bench.recorder.files().len(), bench.recorder.ended_files()), (144, 150));
+}
+
+#[test]
 fn a_disk_that_does_not_answer_is_said_though_the_queue_has_room() {
     let mut bench = bench(Duration::from_secs(3600), 0);
     bench.push(10);

@@ -335,7 +335,27 @@ impl Writer {
             self.backoff.reset();
             self.tell();
         }
+        self.look_for_file();
         Ok(())
+    }
+
+    /// What is written into a file that somebody has deleted would be lost: a new one begins with the next keyframe.
+    fn look_for_file(&mut self) {
+        let Some(mut file) = self.file.take_if(|file| !file.recording.video.is_there()) else { return };
+        let name = file.recording.name.to_string();
+        tracing::warn!(
+            "recording of {}: {name} was deleted or moved away while it was written: a new file begins with the next \
+             keyframe",
+            self.plan.title
+        );
+        // It may lie elsewhere, and can be played there.
+        file.flush();
+        if let Err(error) = file.write(&self.columns).and_then(|()| file.finish()) {
+            tracing::debug!("{name} has no index: {error}");
+        }
+        self.why = "their file was deleted or moved away";
+        self.shared.need_keyframe(true);
+        self.tell();
     }
 
     /// The file gets its index, and another one can begin.
@@ -344,6 +364,7 @@ impl Writer {
             file.flush();
         }
         self.write()?;
+        self.look_for_file();
         let Some(file) = self.file.take() else { return Ok(()) };
         let lasted = file.last.saturating_sub(file.begun).as_secs_f64();
         let (mut recorded, ended) = (file.recorded(), file.finish());
