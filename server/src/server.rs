@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{CameraConfig, Config, RecordConfig, RtpConfig, SourceConfig, SourceKind};
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::events::Events;
-use crate::http::{self, Api, Clips, Recorded, Tls, ring_places};
+use crate::http::{self, Api, Clips, Downloads, Recorded, Tls, ring_places};
 use crate::identity::{self, Identity};
 use crate::inlet::Inlet;
 use crate::onvif::Onvif;
@@ -289,6 +289,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let stop = shutdown.child_token();
 
+        let downloads = Downloads::new(Arc::clone(&pilots));
         let webrtc = match media {
             Some(media) => {
                 let stun = config.stun.as_deref().map(|url| resolve_stun(url, &tasks, &stop));
@@ -385,6 +386,7 @@ impl Server {
             recorded: recorded.map(Recorded::new),
             clips: Clips::new(start_rings(&streams, config.ring)),
             ring_places: ring_places(),
+            downloads,
             settings,
             events: events.clone(),
             telemetry,

@@ -5,7 +5,10 @@ import { size } from "./recordings.js"
 import { refusal } from "./session.js"
 
 /** The server gives it no longer either. */
-const CLIP_MS = 300000
+const CLIP_MS = 3600000
+
+/** The end of a clip of pictures that come is younger. */
+const OLD_S = 2
 
 /** Downloads `blob` under this name. */
 export function keepFile(blob, name) {
@@ -24,15 +27,19 @@ export async function fetchClip(stream, seconds) {
   if (reply.status === 422 && seconds) return fetchClip(stream)
   if (!reply.ok) throw await refusal(reply)
   const name = reply.headers.get("content-disposition")?.match(/filename="([^"]+)"/)?.[1] ?? "clip.mp4"
-  return { name, seconds: Math.round(Number(reply.headers.get("x-content-duration"))), blob: await reply.blob() }
+  const number = header => Number(reply.headers.get(header))
+  const [length, age] = [Math.round(number("x-content-duration")), Math.floor(number("x-age"))]
+  return { name, seconds: length, age, blob: await reply.blob() }
 }
 
 /** Saves a clip; what is to be said of it. */
 export async function saveClip(stream) {
   try {
-    const { name, seconds, blob } = await fetchClip(stream)
+    const { name, seconds, age, blob } = await fetchClip(stream)
     keepFile(blob, name)
-    return `Saved ${name}: ${seconds} s, ${size(blob.size)}`
+    // Of a stream that stands still.
+    const ended = age >= OLD_S ? `; it ended ${age} s before it was asked for` : ""
+    return `Saved ${name}: ${seconds} s, ${size(blob.size)}${ended}`
   } catch (error) {
     return `No clip was saved: ${error.message}`
   }

@@ -22,20 +22,27 @@ pub fn get(address: SocketAddr, path: &str) -> Answer {
     ask(TcpStream::connect(address).expect("a connection"), path)
 }
 
+/// As [`get`], but POST.
+pub fn post(address: SocketAddr, path: &str) -> Answer {
+    ask_with(TcpStream::connect(address).expect("a connection"), "POST", path, "Content-Length: 0\r\n")
+}
+
 /// As [`get`], with this `Authorization`.
 pub fn get_as(address: SocketAddr, path: &str, login: &str) -> Answer {
-    ask_with(TcpStream::connect(address).expect("a connection"), path, &format!("Authorization: {login}\r\n"))
+    let login = format!("Authorization: {login}\r\n");
+    ask_with(TcpStream::connect(address).expect("a connection"), "GET", path, &login)
 }
 
 /// As [`get`], by a connection that is there already.
 pub fn ask(stream: TcpStream, path: &str) -> Answer {
-    ask_with(stream, path, "")
+    ask_with(stream, "GET", path, "")
 }
 
-fn ask_with(mut stream: TcpStream, path: &str, headers: &str) -> Answer {
+fn ask_with(mut stream: TcpStream, method: &str, path: &str, headers: &str) -> Answer {
     let address = stream.peer_addr().expect("a server");
     stream.set_read_timeout(Some(wait::START)).expect("a limit");
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n").as_bytes()).expect("a request");
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).expect("a request");
     let mut body = BufReader::new(stream);
     let first = line(&mut body).expect("a status line");
     let status = first.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");

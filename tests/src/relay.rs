@@ -24,6 +24,8 @@ const TICK: Duration = Duration::from_millis(50);
 const QUEUE: Duration = Duration::from_millis(500);
 /// UDP and IPv4.
 const HEADERS: usize = 28;
+/// Of TCP.
+const SEGMENT: usize = 1_400;
 /// A keyframe comes as one burst.
 const BUFFER: usize = 4 << 20;
 
@@ -92,6 +94,48 @@ impl Network {
     /// Datagrams to the viewer that were passed on, and that were lost.
     pub fn counts(&self) -> (u64, u64) {
         (self.passed.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed))
+    }
+
+    /// Passes on to the TCP port `server` on loopback and back: what is sent to the viewer waits in the same queue as the
+    /// datagrams. Ends with the test's process.
+    pub fn tcp(self: &Arc<Self>, server: u16) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let network = Arc::clone(self);
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (mut client, server) = (client.expect("a client"), TcpStream::connect(("127.0.0.1", server)));
+                let mut server = server.expect("the server");
+                let (mut from, mut to) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
+                std::thread::spawn(move || io::copy(&mut client, &mut server));
+                let (network, (queue, due)) = (Arc::clone(&network), channel::<(Instant, Vec<u8>)>());
+                std::thread::spawn(move || {
+                    let mut segment = [0; SEGMENT];
+                    while let Ok(length @ 1..) = from.read(&mut segment) {
+                        // What finds no room is sent again.
+                        let due = std::iter::repeat_with(|| network.passes(length)).find_map(|due| {
+                            if due.is_none() {
+                                std::thread::sleep(Duration::from_millis(5));
+                            }
+                            due
+                        });
+                        if due.is_none_or(|due| queue.send((due, segment[..length].to_vec())).is_err()) {
+                            return;
+                        }
+                    }
+                });
+                std::thread::spawn(move || {
+                    for (due, segment) in due {
+                        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                        if to.write_all(&segment).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        });
+        port
     }
 
     /// When a datagram of this size has passed the link; none when the queue is full.

@@ -46,6 +46,8 @@ fn a_clip_is_a_file_that_begins_with_a_keyframe_and_has_the_last_seconds() {
     assert!(name.starts_with("attachment; filename=\"20") && name.ends_with("Z_cam1_stream1.mp4\""), "{name}");
     let said: f64 = clip.header("x-content-duration").parse().expect("seconds");
     assert!(clip.header("x-timestamp").parse::<f64>().expect("a time of capture") > 1_700_000_000.0);
+    let age: f64 = clip.header("x-age").parse().expect("seconds");
+    assert!((0.0..START.as_secs_f64()).contains(&age), "{age}");
     let (length, body) = (clip.header("content-length").to_owned(), clip.body());
     assert_eq!(body.len().to_string(), length);
     let folder = TempDir::new().expect("a folder");
@@ -62,9 +64,14 @@ fn a_clip_is_a_file_that_begins_with_a_keyframe_and_has_the_last_seconds() {
     let marks = marks(&["-i", file.to_str().expect("a plain path")], 320, 240);
     assert_eq!(marks.len(), packets.len(), "each picture is decoded");
     assert!(marks.windows(2).all(|two| two[0].frame < two[1].frame), "each once, in order");
-    // The same by POST, whole where no seconds are given; the bounds hold.
-    let posted = http::request_with("HEAD", &server.url("/api/clip"), &[], b"");
-    assert_eq!((posted.status, posted.header("content-type")), (200, "video/mp4"), "{posted:?}");
+    // The same by POST, and what it would be by HEAD; the bounds hold.
+    let posted = jpeg::post(server.address, "/api/clip?seconds=3");
+    let said = (posted.status, posted.header("content-type").to_owned(), posted.header("content-length").to_owned());
+    let body = posted.body();
+    assert_eq!(said, (200, "video/mp4".to_owned(), body.len().to_string()));
+    assert_eq!(&body[4..8], b"ftyp");
+    let head = http::request_with("HEAD", &server.url("/api/clip"), &[], b"");
+    assert_eq!((head.status, head.header("content-type")), (200, "video/mp4"), "{head:?}");
     let kept = ring(&server);
     assert!(kept.bytes > 0 && kept.bytes <= kept.limit && kept.limit_seconds == 10, "{kept:?}");
 }
@@ -83,6 +90,8 @@ fn a_ring_keeps_no_encoder_awake_and_gives_what_was_before_the_rest() {
     let clip = jpeg::get(server.address, "/api/clip");
     assert_eq!(clip.status, 200, "{clip:?}");
     assert!(clip.body().len() as u64 >= before.bytes, "all that is kept");
+    let age = || jpeg::get(server.address, "/api/clip").header("x-age").parse::<f64>().expect("seconds");
+    until_true("its end is as old as it is said to be", START, || age() >= 2.0);
     assert!(resting() && ring(&server) == before);
 }
 

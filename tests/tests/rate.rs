@@ -1,6 +1,9 @@
 //! Links that become slow: the bit rate follows the pilot's, the picture stays new, and a slow spectator costs the
 //! pilot nothing.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -80,6 +83,48 @@ fn the_bit_rate_follows_the_pilots_link_and_comes_back() {
     assert_eq!(watcher.report().sessions, 1);
     watcher.stop(&runtime);
     wait::until_true("the ceiling, with no viewer", wait::SOON, || stream(&server).target_bitrate_kbps == 4_000);
+}
+
+#[test]
+fn a_clip_that_is_loaded_takes_a_tenth_of_the_pilots_link_and_delays_no_picture() {
+    let _alone = alone();
+    let server = Server::start(ARGS);
+    let runtime = Runtime::new().expect("a runtime");
+    let network = Network::new(Duration::from_millis(2), 1);
+    let proxy = Proxy::start(&runtime, server.address, "", Some(network.clone()));
+    let watcher = Watcher::start(&runtime, &["--url", &proxy.url("/whep")]);
+    watcher.wait_for_shots(150);
+    network.set_rate(LIMIT);
+    wait::until_true("a latency below 150 ms at a bit rate below the limit", wait::START, || {
+        let from = watcher.shown();
+        watcher.wait_for_shots(from + 10);
+        stream(&server).target_bitrate_kbps < 2_000 && latency(&watcher, from).is_some_and(|ms| ms < 150)
+    });
+
+    let mut download = TcpStream::connect(("127.0.0.1", network.tcp(server.address.port()))).expect("a connection");
+    write!(download, "GET /api/clip HTTP/1.0\r\nHost: {}\r\n\r\n", server.address).expect("a request");
+    let loaded = Arc::new(AtomicU64::new(0));
+    let (counted, begun) = (Arc::clone(&loaded), Instant::now());
+    let loads = std::thread::spawn(move || {
+        let mut data = [0; 16 << 10];
+        while let Ok(length @ 1..) = download.read(&mut data) {
+            counted.fetch_add(length as u64, Ordering::Relaxed);
+        }
+    });
+    let from = watcher.shown();
+    watcher.wait_for_shots(from + 150);
+    let (bits, seconds) = (loaded.load(Ordering::Relaxed) * 8, begun.elapsed().as_secs_f64());
+    let ms = latency(&watcher, from).expect("marks");
+    println!("{} kbit/s of the clip, pictures {ms} ms old, {:?}", bits as f64 / seconds / 1e3, viewers(&server));
+    assert!(ms < 250, "{ms} ms");
+    assert!(bits > 0 && bits as f64 / seconds < LIMIT as f64 * 0.2, "{bits} bits in {seconds} s");
+    assert!(!loads.is_finished(), "it is under way");
+
+    // Without the pilot it has what there is.
+    watcher.stop(&runtime);
+    network.set_rate(0);
+    wait::until_true("the whole clip", wait::START, || loads.is_finished());
+    assert!(loaded.load(Ordering::Relaxed) > 1_000_000, "{loaded:?}");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! `/api/clip`: the last seconds of a stream as a file, out of its ring (`output/ring`), for whoever may watch.
 //!
 //! A clip holds the pictures that were in the ring, also those that the ring has left out since, and makes the file of
-//! them one by one, as the connection takes them.
+//! them one by one, as the connection takes them. After a limit it lets go of them, whatever the connection does.
 
 use std::io::ErrorKind;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
@@ -12,20 +12,24 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::stream::{self, Stream};
 use rov_common::api::CLIP_PATH;
 use rov_common::mp4::{Clip, Picture};
 use rov_common::recording::Name;
+use rov_common::sync::lock;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Api, Choice, Failure};
 use crate::output::ring::RingOutput;
 
 /// Clips that are made at once: each may hold as much as a ring.
 const CLIPS: usize = 3;
-/// For a clip to be fetched, after which it holds no memory any more.
+/// For a clip to be fetched, after which it holds no memory any more; where downloads are paced (`downloads`), with twice
+/// what that takes, as others may have a part of it, up to the longest.
 const LIMIT: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_secs(3600);
 /// Without `?seconds=`, where the ring reaches back so far.
 const USUAL: Duration = Duration::from_secs(30);
 
@@ -101,6 +105,8 @@ pub(super) async fn clip(
         let reason = format!("no file can be made of what is kept of {}: {error}", stream.name());
         Failure(StatusCode::CONFLICT, reason)
     })?;
+    let newest = pictures.last().and_then(|picture| picture.captured);
+    let age = newest.map(|newest| stream.clock().at(Instant::now()).0.saturating_sub(newest.0));
     let captured = captured.unwrap_or_default();
     let label = stream.names().last().unwrap_or_default().replace('/', "_");
     let described = [
@@ -113,35 +119,96 @@ pub(super) async fn clip(
         (HeaderName::from_static("x-timestamp"), format!("{:.6}", captured.0.as_secs_f64())),
         (HeaderName::from_static("x-content-duration"), format!("{seconds:.3}")),
     ];
-    let rest =
-        Rest { header: Some(header), pictures: pictures.into_iter(), until: Instant::now() + LIMIT, _place: place };
-    Ok((described, Body::from_stream(stream::unfold(Some(rest), next_piece))).into_response())
+    // Of a stream that stands still, or rests, its end may be long ago.
+    let age = age.map(|age| [(HeaderName::from_static("x-age"), format!("{:.3}", age.as_secs_f64()))]);
+    let rest = Rest { header: Some(header), pictures: pictures.into_iter(), _place: place };
+    Ok((described, age, Body::from_stream(pieces(rest, limit(length, api.downloads.rate())))).into_response())
+}
+
+/// For a clip of so many bytes at this pace.
+fn limit(length: u64, rate: Option<f64>) -> Duration {
+    let paced = rate.map(|rate| Duration::from_secs_f64(2.0 * length as f64 * 8.0 / rate));
+    (LIMIT + paced.unwrap_or_default()).min(LONGEST)
 }
 
 /// What is left of a clip; the next piece is made when the connection has taken most of the one before.
 struct Rest {
     header: Option<Vec<u8>>,
     pictures: std::vec::IntoIter<Picture>,
-    until: Instant,
     _place: OwnedSemaphorePermit,
 }
 
-async fn next_piece(rest: Option<Rest>) -> Option<(std::io::Result<Bytes>, Option<Rest>)> {
-    let mut rest = rest?;
-    if Instant::now() > rest.until {
-        tracing::warn!("{CLIP_PATH}: not fetched within {} s, broken off", LIMIT.as_secs());
-        return Some((Err(ErrorKind::TimedOut.into()), None));
+impl Rest {
+    fn next(&mut self) -> Option<Bytes> {
+        let piece = self.header.take().or_else(|| Some(Clip::sample(&self.pictures.next()?)));
+        piece.map(Bytes::from)
     }
-    let piece = match rest.header.take() {
-        Some(header) => header,
-        None => Clip::sample(&rest.pictures.next()?),
-    };
-    Some((Ok(piece.into()), Some(rest)))
+}
+
+/// A clip on its way; `rest` is none once the limit is over.
+struct Given {
+    rest: Arc<Mutex<Option<Rest>>>,
+    /// Ends the task that waits for the limit.
+    _done: DropGuard,
+}
+
+/// The pieces of a clip, which is gone after the limit, also where nobody asks for the next piece.
+fn pieces(rest: Rest, limit: Duration) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    let (rest, done) = (Arc::new(Mutex::new(Some(rest))), CancellationToken::new());
+    let (held, is_done) = (Arc::clone(&rest), done.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = is_done.cancelled() => {}
+            () = tokio::time::sleep(limit) => {
+                *lock(&held) = None;
+                tracing::warn!("{CLIP_PATH}: not fetched within {} s, broken off", limit.as_secs());
+            }
+        }
+    });
+    let given = Given { rest, _done: done.drop_guard() };
+    stream::unfold(Some(given), |given| async {
+        let given = given?;
+        let piece = lock(&given.rest).as_mut().map(Rest::next);
+        match piece {
+            Some(piece) => Some((Ok(piece?), Some(given))),
+            None => Some((Err(ErrorKind::TimedOut.into()), None)),
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt;
+
     use super::*;
+
+    #[tokio::test]
+    async fn after_the_limit_a_clip_lets_go_of_its_pictures_whether_or_not_they_are_asked_for() {
+        let clips = Clips::new(Vec::new());
+        let unit = Bytes::from_static(&[0, 0, 0, 1, 0x65, 1, 2, 3]);
+        let picture = Picture { unit: unit.clone(), time: Duration::ZERO, captured: None, keyframe: true };
+        let clip = |limit| {
+            let pictures = vec![picture.clone(); 3].into_iter();
+            let place = clips.place().expect("a place");
+            Box::pin(pieces(Rest { header: Some(vec![1, 2, 3]), pictures, _place: place }, limit))
+        };
+        let whole: Vec<_> = clip(LIMIT).map(Result::unwrap).collect().await;
+        assert_eq!(whole.iter().map(Bytes::len).collect::<Vec<_>>(), [3, 8, 8, 8]);
+        let mut stopped = clip(Duration::from_millis(10));
+        assert!(stopped.next().await.is_some_and(|piece| piece.is_ok()));
+        // Nobody asks for the next one.
+        let all = u32::try_from(CLIPS).expect("few");
+        let places = tokio::time::timeout(LIMIT, Arc::clone(&clips.places).acquire_many_owned(all)).await;
+        assert!(places.expect("within the limit").is_ok());
+        assert!(stopped.next().await.is_some_and(|piece| piece.is_err()) && stopped.next().await.is_none());
+    }
+
+    #[test]
+    fn a_clip_that_is_paced_has_the_time_that_it_needs() {
+        assert_eq!(limit(10_000_000, None), LIMIT);
+        assert_eq!(limit(10_000_000, Some(400e3)), LIMIT + Duration::from_secs(400));
+        assert_eq!(limit(1_000_000_000, Some(128e3)), LONGEST);
+    }
 
     #[test]
     fn one_clip_too_many_is_told_when_to_ask_again() {

@@ -8,6 +8,7 @@ mod access;
 mod clip;
 mod clock;
 mod connections;
+mod downloads;
 mod events;
 mod failure;
 mod jpeg;
@@ -47,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::access::{Access, guard};
 pub use self::clip::Clips;
+pub use self::downloads::Downloads;
 use self::failure::{Failure, fail, receive};
 use self::jpeg::{mjpeg, snapshot};
 use self::login::{authenticate, login, may_watch};
@@ -91,6 +93,7 @@ pub struct Api {
     pub clips: Clips,
     /// Of answers with pictures out of a ring.
     pub ring_places: Arc<Semaphore>,
+    pub downloads: Downloads,
     pub settings: Arc<Settings>,
     pub events: Events,
     pub telemetry: Arc<Counters>,
@@ -133,6 +136,7 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, tls: Option<Tls>, shutd
 }
 
 fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
+    let paced = || middleware::from_fn_with_state(Arc::clone(&api), downloads::paced);
     // The page itself says nothing of the vehicle, and asks for the login.
     let watching = Router::new()
         .route(OFFER_PATH, post(offer))
@@ -158,12 +162,12 @@ fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
         .route(MJPEG_PATH, get(mjpeg))
         .route(RECORDINGS_PATH, get(recordings::list))
         // Nothing is changed by it: a link leads to it as well.
-        .route(CLIP_PATH, get(clip::clip).post(clip::clip))
+        .route(CLIP_PATH, get(clip::clip).post(clip::clip).layer(paced()))
         .route(RING_PATH, get(ring::list))
         .route(RING_PICTURES_PATH, get(ring::pictures))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), may_watch));
     let opened = Router::new()
-        .route(&format!("{RECORDINGS_PATH}/{{file}}"), get(recordings::open).delete(recordings::delete))
+        .route(&format!("{RECORDINGS_PATH}/{{file}}"), get(recordings::open).delete(recordings::delete).layer(paced()))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), recordings::may_open));
     let all = page::routes()
         .merge(watching)

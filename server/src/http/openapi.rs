@@ -228,6 +228,7 @@ fn clip(stream: &Value) -> Value {
         "Content-Disposition": header("A name of UTC, camera and stream"),
         "X-Timestamp": header("When the first picture was captured, in seconds since 1970"),
         "X-Content-Duration": header("In seconds"),
+        "X-Age": header("From when its last picture was captured to this answer, in seconds"),
     });
     let mut responses = refusals(&[400, 401, 404, 409, 422, 429, 503]);
     let clip = json!({

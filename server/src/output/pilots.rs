@@ -17,6 +17,8 @@ pub struct Pilots {
     notes: u64,
     /// The viewer that is the pilot, and whether there were others when that was looked at.
     present: Option<(String, bool)>,
+    /// Bit/s that its link is known to carry; none: nobody watches, as far as is known.
+    carried: Option<f64>,
 }
 
 struct Former {
@@ -27,7 +29,7 @@ struct Former {
 
 impl Pilots {
     pub fn new(config: Pilot) -> Self {
-        Self { config, former: Vec::new(), notes: 0, present: None }
+        Self { config, former: Vec::new(), notes: 0, present: None, carried: None }
     }
 
     /// For several outputs.
@@ -60,6 +62,15 @@ impl Pilots {
             self.former.retain(|former| Some(former.noted) != oldest);
         }
         self.former.push(Former { address, noted: self.notes });
+    }
+
+    /// Bit/s that the pilot's link is known to carry; none: nobody watches, as far as is known.
+    pub fn carried(&self) -> Option<f64> {
+        self.carried
+    }
+
+    pub fn set_carried(&mut self, carried: Option<f64>) {
+        self.carried = carried;
     }
 
     pub fn is_present(&self, id: &str) -> bool {

@@ -240,10 +240,13 @@ impl Engine {
             })
             .unzip();
         let tether = self.tether.as_ref().map(|(tether, takers)| (*tether, takers.all()));
+        let known = tether.as_ref().map(|(tether, takers)| (*tether, !takers.is_empty()));
         let bounds = share_links(now, tether, &ceilings, &mut viewers, &mut links);
         let mut pilots = lock(&self.pilots);
+        let of_all = pilots.choose(&links);
+        pilots.set_carried(carried(known, of_all, &viewers, &links));
         // Of all viewers: who has a right to a place, and whose pictures leave first.
-        if let Some(at) = pilots.choose(&links) {
+        if let Some(at) = of_all {
             let (id, viewer) = &viewers[at];
             self.pilot_stream = viewer.stream;
             pilots.note(viewer.address);
@@ -548,6 +551,23 @@ struct Bound {
     address: Option<IpAddr>,
     stream: usize,
     most: f64,
+}
+
+/// Bit/s that the pilot's link is known to carry: what all viewers of its address may be sent, or, while nothing shows that
+/// it is less, its tether; `tether` also says whether somebody else is sent streams. None where nobody watches whose link
+/// is known.
+fn carried(
+    tether: Option<(f64, bool)>,
+    pilot: Option<usize>,
+    viewers: &[(&String, &mut Viewer)],
+    links: &[ViewerLink],
+) -> Option<f64> {
+    let Some(pilot) = pilot else { return tether.filter(|(_, has_takers)| *has_takers).map(|(tether, _)| tether) };
+    let there: Vec<_> = (0..links.len()).filter(|at| links[*at].address == links[pilot].address).collect();
+    let estimated = there.iter().map(|at| links[*at].estimate).sum::<f64>();
+    let is_limited = there.iter().any(|at| viewers[*at].1.session.seen(false).is_limited());
+    let tether = tether.map(|(tether, _)| tether).filter(|_| !is_limited);
+    Some(tether.map_or(estimated, |tether| tether.max(estimated)))
 }
 
 /// The pilot of the stream among `links`, with no more than what its tether leaves beside what others send there. Other

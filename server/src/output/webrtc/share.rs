@@ -34,7 +34,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    fn is_limited(&self) -> bool {
+    pub fn is_limited(&self) -> bool {
         self.estimate < self.most * 0.99
     }
 }
