@@ -507,8 +507,7 @@ impl Window {
                 let (question, grid) = (panes.first().and_then(|pane| pane.model.question.clone()), grid.clone());
                 let grid = grid.unwrap_or_default();
                 let mut said: Vec<_> = panes.iter().flat_map(|pane| pane.model.said.clone()).collect();
-                let recording =
-                    recorded(&panes.iter().map(|pane| pane.model.recording.clone()).collect::<Vec<_>>());
+                let recording = recorded(&panes.iter().map(|pane| pane.model.recording.clone()).collect::<Vec<_>>());
                 said.extend((!grid.note.is_empty()).then_some(grid.note));
                 for notice in panes.iter().flat_map(|pane| &pane.model.notices) {
                     if !said.contains(notice) {

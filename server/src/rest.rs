@@ -19,6 +19,8 @@ pub struct Rest {
     state: State,
     /// Up to here nothing was asked of the encoder: when the source's last picture came while it rested.
     excused: Option<Instant>,
+    /// How long it rested in all, without the rest that goes on.
+    rested: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +32,7 @@ enum State {
 
 impl Rest {
     pub fn after(linger: Duration) -> Self {
-        Self { linger, state: State::Awake(None), excused: None }
+        Self { linger, state: State::Awake(None), excused: None, rested: Duration::ZERO }
     }
 
     /// `idle_since`: when the last who looked has gone; none while somebody does. It rests only after it has shown that
@@ -45,6 +47,7 @@ impl Rest {
             State::Resting if !idle => {
                 self.state = State::Awake(Some(counters.frames_out));
                 self.excused = counters.last_in;
+                self.rested += counters.last_out.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
                 Some(Change::Wake)
             }
             _ => None,
@@ -53,6 +56,13 @@ impl Rest {
 
     pub fn is_resting(&self) -> bool {
         self.state == State::Resting
+    }
+
+    /// How long pictures have been coming out: a rest proves nothing, and one that fails each time that it is woken was
+    /// never well. None before the first picture.
+    pub fn lived(&self, counters: &BranchCounters) -> Option<Duration> {
+        let lasted = counters.last_out?.saturating_duration_since(counters.first_out?);
+        Some(lasted.saturating_sub(self.rested))
     }
 
     /// Whether a keyframe comes anyway: the first picture after a rest is one, or [`GraphEvent::NoKeyframe`] says that
@@ -103,6 +113,22 @@ mod tests {
         assert_eq!(rest.change(at(70_000), Some(at(60_000)), &given(65_000)), None);
         assert_eq!(rest.change(at(70_001), None, &given(65_000)), Some(Change::Wake));
         assert!(!rest.is_resting());
+    }
+
+    #[test]
+    fn a_rest_is_no_life() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let out =
+            |number, last| BranchCounters { first_out: Some(at(1)), ..counters(number, at(last), Some(at(last))) };
+        let mut rest = Rest::after(LINGER);
+        assert_eq!(rest.lived(&BranchCounters::default()), None);
+        assert_eq!(rest.lived(&out(100, 4)), Some(Duration::from_secs(3)));
+        assert_eq!(rest.change(at(9), Some(at(4)), &out(250, 9)), Some(Change::Rest));
+        assert_eq!(rest.lived(&out(250, 9)), Some(Duration::from_secs(8)));
+        // It is woken after an hour, gives one picture and fails.
+        assert_eq!(rest.change(at(3_609), None, &out(250, 9)), Some(Change::Wake));
+        assert_eq!(rest.lived(&out(251, 3_610)), Some(Duration::from_secs(9)));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::watched::Watched;
 use super::{Fatal, START_LIMIT, STOP_LIMIT, Surroundings, Trial, joined, set_stopped};
 use crate::config::{CameraConfig, SourceConfig, SourceKind};
 use crate::inlet::Inlet;
-use crate::pipeline::{self, Branch, Failure, Found, Graph, GraphError, GraphEvent, Joint, Plan};
+use crate::pipeline::{self, Failure, Found, Graph, GraphError, GraphEvent, Joint, Plan};
 use crate::stream::Control;
 use crate::watchdog::{self, CameraLook, FrozenWatch, HEALTHY_AFTER};
 
@@ -39,7 +39,7 @@ const EVENT_CAPACITY: usize = 16;
 pub(super) enum RunEnd {
     Stopped,
     SourceEnded(String),
-    /// `well_for`: of each stream, from its first picture to its last, if there was one.
+    /// `well_for`: of each stream, from its first picture to its last, without its rests, if there was one.
     Broken {
         failure: Failure,
         well_for: Vec<Option<Duration>>,
@@ -397,7 +397,7 @@ impl<'a> Life<'a> {
             output: Arc::clone(watched.stream),
             joint,
         };
-        let well_for = lived(&watched.branch);
+        let well_for = watched.lived();
         self.replacements.push(Box::pin(replacement.run(encoder, failure, well_for)));
         None
     }
@@ -432,7 +432,7 @@ impl<'a> Life<'a> {
 
     /// How long pictures have been coming out of each branch of this pipeline.
     fn well_for(&self) -> Vec<Option<Duration>> {
-        self.watched.iter().map(|watched| lived(&watched.branch)).collect()
+        self.watched.iter().map(Watched::lived).collect()
     }
 }
 
@@ -444,11 +444,6 @@ fn is_replaceable(graph: &Graph, failure: &Failure) -> bool {
 /// Where the branch of a stream is joined to others.
 fn replaceable(graph: &Graph, stream: usize) -> Option<Joint> {
     graph.joint(stream).filter(|_| graph.branches().len() > 1)
-}
-
-fn lived(branch: &Branch) -> Option<Duration> {
-    let counters = branch.counters();
-    Some(counters.last_out?.saturating_duration_since(counters.first_out?))
 }
 
 /// The next request, and the number of the stream that it is for.

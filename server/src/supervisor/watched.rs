@@ -89,6 +89,11 @@ impl<'a> Watched<'a> {
         self.rest.is_resting()
     }
 
+    /// How long it has worked; none before its first picture.
+    pub fn lived(&self) -> Option<Duration> {
+        self.rest.lived(&self.branch.counters())
+    }
+
     /// Another configuration than that of `before` is wanted, once somebody looks.
     pub fn postpone(&mut self, before: EncodeConfig, wanted: &EncodeConfig) {
         let before = self.put_off.take().unwrap_or(before);
