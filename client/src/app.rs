@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use crate::beat::{BeatWatch, Change};
 use crate::cli::{Cli, Task};
 use crate::decode::DecodeError;
 use crate::discovery::{self, Found};
@@ -176,7 +177,9 @@ fn view(
         file: cli.stats_json.clone(),
         print: cli.headless.then(Lines::stdout),
         failure: None,
+        watch: BeatWatch::default(),
     };
+    let beat = Arc::clone(lock(&reporter.screen).beat());
     // Whatever becomes of the figures, the picture goes on.
     let last = CancellationToken::new();
     let reporting = runtime.spawn(reporter.run(last.clone()));
@@ -186,6 +189,7 @@ fn view(
     } else {
         window(cli, &mut feeds, &stop)
     };
+    beat.end();
     stop.cancel();
     // The last figures say what became of it.
     recording.finish();
@@ -221,6 +225,8 @@ struct Reporter {
     print: Option<Lines>,
     /// Why the file could not be written the last time.
     failure: Option<String>,
+    /// Of the thread that shows the pictures.
+    watch: BeatWatch,
 }
 
 impl Reporter {
@@ -246,7 +252,20 @@ impl Reporter {
     }
 
     fn report(&mut self) {
-        let report = lock(&self.screen).report(Instant::now());
+        let now = Instant::now();
+        let beats = lock(&self.screen).beat().count();
+        match self.watch.look(beats, now) {
+            Some(Change::Hangs) => tracing::error!(
+                "the window's thread hangs, as in the graphics driver: what is on the screen is old; if that lasts, start \
+                 rov-client again, with another --display"
+            ),
+            Some(Change::GoesOn(lasted)) => tracing::warn!("the window goes on, after {:.1} s", lasted.as_secs_f64()),
+            None => {}
+        }
+        let mut report = lock(&self.screen).report(now);
+        if let Some(hangs) = self.watch.hangs() {
+            (report.state, report.window_hangs_s) = ("hangs".to_owned(), Some(hangs.as_secs_f64()));
+        }
         if let Some(file) = &self.file {
             let data = serde_json::to_vec_pretty(&report).map_err(std::io::Error::from);
             let failure = data.and_then(|data| write_whole(file, &data)).err().map(|error| error.to_string());

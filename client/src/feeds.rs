@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::align::{Limits, Wish};
 use crate::aligned::Aligned;
+use crate::beat::Beat;
 use crate::clip::Clips;
 use crate::clock::Clocks;
 use crate::decode::{Picture, PictureForm};
@@ -55,9 +56,15 @@ pub struct OnScreen {
     closed: Report,
     alignment: Option<AlignmentReport>,
     recording: Arc<Recording>,
+    /// Of the thread that shows them.
+    beat: Arc<Beat>,
 }
 
 impl OnScreen {
+    pub fn beat(&self) -> &Arc<Beat> {
+        &self.beat
+    }
+
     /// Names and momentary figures are of the large stream, or of the first tile; counters of all that were watched.
     pub fn report(&self, now: Instant) -> Report {
         let mut report = Report::default();
@@ -98,6 +105,7 @@ pub struct Feeds {
     recording: Arc<Recording>,
     /// Rung by the pictures of all.
     bell: Arc<Bell>,
+    beat: Arc<Beat>,
     stop: CancellationToken,
     sessions: JoinSet<()>,
     /// Why the program cannot go on.
@@ -155,8 +163,10 @@ impl Feeds {
             closed: Report::default(),
             alignment: None,
             recording: Arc::clone(&recording),
+            beat: Arc::default(),
         };
         let mut this = Self {
+            beat: Arc::clone(&screen.beat),
             config: config.clone(),
             runtime,
             guide,
@@ -431,6 +441,7 @@ impl Feeds {
 
 impl Stage for Feeds {
     fn wait(&mut self, limit: Duration) {
+        self.beat.beat();
         let due = self.aligned.as_ref().and_then(Aligned::due);
         let left = due.map_or(limit, |due| due.saturating_duration_since(Instant::now()));
         self.bell.wait(limit.min(left));

@@ -3,6 +3,7 @@
 pub mod align;
 pub mod aligned;
 pub mod app;
+pub mod beat;
 pub mod cli;
 mod clip;
 pub mod clock;

@@ -41,7 +41,11 @@ pub struct Report {
     pub transport: String,
     /// Why it is not by a better transport.
     pub fallback_reason: Option<String>,
+    /// As `live`; `hangs` while the window's thread does: what is on the screen is old then.
     pub state: String,
+    /// For how long it has, from 2 s on.
+    #[serde(default)]
+    pub window_hangs_s: Option<f64>,
     pub decoder: String,
     pub width: u32,
     pub height: u32,

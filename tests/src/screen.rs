@@ -7,7 +7,7 @@ use crate::wait;
 
 /// An X server with a screen of 1280x720 in memory; it ends when it is dropped.
 pub struct Screen {
-    _process: Process,
+    process: Process,
     /// For the environment of the programs that are to draw there.
     pub display: String,
 }
@@ -22,6 +22,11 @@ impl Screen {
         let mut process = Process::spawn("Xvfb", &mut command);
         let number =
             process.wait_for_line("the number of its display", wait::START, |line| line.trim().parse::<u32>().ok());
-        Self { _process: process, display: format!(":{number}") }
+        Self { process, display: format!(":{number}") }
+    }
+
+    /// It answers nobody, or again.
+    pub fn set_hanging(&self, hangs: bool) {
+        self.process.signal(if hangs { libc::SIGSTOP } else { libc::SIGCONT });
     }
 }

@@ -480,6 +480,26 @@ fn overlay_row(action: Action) -> (i32, i32) {
     (middle, rows[rows.len() / 2])
 }
 
+#[test]
+fn a_window_that_hangs_in_its_driver_is_told_by_the_log_and_the_figures() {
+    let screen = Desk::start();
+    let folder = TempDir::new().expect("a temporary folder");
+    let figures = folder.path().join("figures.json");
+    let server = Server::start(&["--width", "320", "--height", "240"]);
+    let path = figures.to_str().expect("a path of plain characters");
+    let mut client = screen.client(&["--stats-json", path, "--url", &server.url("/whep")]);
+    let report = || serde_json::from_slice::<Report>(&std::fs::read(&figures).ok()?).ok();
+    let is_live = || report().is_some_and(|report| report.state == "live" && report.window_hangs_s.is_none());
+    until_true("a picture in the window", wait::START, is_live);
+    screen.0.set_hanging(true);
+    let hangs = until("that it hangs", wait::START, || report().filter(|report| report.window_hangs_s.is_some()));
+    assert!(hangs.state == "hangs" && hangs.window_hangs_s.is_some_and(|seconds| seconds >= 2.0), "{hangs:?}");
+    screen.0.set_hanging(false);
+    until_true("that it goes on", wait::START, is_live);
+    assert_eq!(client.stop(libc::SIGTERM, END), 0);
+    client.logs(&["the window's thread hangs", "the window goes on, after"]);
+}
+
 /// Two cameras, of which one has two streams; each key does to the real window what it says.
 #[test]
 fn keys_and_clicks_choose_the_stream_and_the_grid() {
