@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rov_common::api::Alignment;
 use rov_common::capture_clock::Captured;
 
-/// Pictures of a tile that wait, at most: 260 ms at 60 fps. The oldest is shown then.
+/// Pictures of a tile that wait, at most, and fewer where they are large: 260 ms at 60 fps. The oldest is shown then.
 pub const MAX_WAITING: usize = 16;
 /// What is known of a tile's pictures is what they were lately.
 const WINDOW: Duration = Duration::from_secs(2);
@@ -103,6 +103,8 @@ struct Tile<T> {
     /// The newest picture had no time.
     is_untimed: bool,
     standing: Standing,
+    /// So many may wait.
+    most: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,17 +122,19 @@ impl<T> Default for Tile<T> {
             shown: None,
             is_untimed: false,
             standing: Standing::Silent,
+            most: MAX_WAITING,
         }
     }
 }
 
 impl<T> Tile<T> {
-    fn put(&mut self, captured: Option<Captured>, at: Instant, picture: T) {
+    /// Whether too many waited.
+    fn put(&mut self, captured: Option<Captured>, at: Instant, picture: T) -> bool {
         self.is_untimed = captured.is_none();
         let Some(captured) = captured else {
             self.forget();
             self.ready = Some(picture);
-            return;
+            return false;
         };
         if let Some(last) = self.known.back() {
             let (by_clock, here) = (captured.0.checked_sub(last.captured.0), at.saturating_duration_since(last.at));
@@ -148,12 +152,14 @@ impl<T> Tile<T> {
         let arrival = Arrival { captured, at };
         self.known.push_back(arrival);
         // Sooner than it should be, as otherwise none might ever be shown.
-        if self.waiting.len() >= MAX_WAITING
+        let is_full = self.waiting.len() >= self.most;
+        while self.waiting.len() >= self.most
             && let Some((arrival, picture)) = self.waiting.pop_front()
         {
             (self.shown, self.ready) = (Some(arrival.captured), Some(picture));
         }
         self.waiting.push_back((arrival, picture));
+        is_full
     }
 
     /// Whatever follows is of another clock.
@@ -230,10 +236,15 @@ impl<T> Aligner<T> {
         Self { limits, tiles, leader: None, base: now, chosen: VecDeque::new() }
     }
 
-    /// A picture that came `at` this time.
-    pub fn put(&mut self, tile: usize, captured: Option<Captured>, at: Instant, picture: T) {
+    /// A picture that came `at` this time. Whether too many waited, so that one is shown sooner than it should be.
+    pub fn put(&mut self, tile: usize, captured: Option<Captured>, at: Instant, picture: T) -> bool {
+        self.tiles.get_mut(tile).is_some_and(|tile| tile.put(captured, at, picture))
+    }
+
+    /// So many pictures of this tile may wait, one at least.
+    pub fn set_most(&mut self, tile: usize, most: usize) {
         if let Some(tile) = self.tiles.get_mut(tile) {
-            tile.put(captured, at, picture);
+            tile.most = most.max(1);
         }
     }
 

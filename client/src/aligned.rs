@@ -10,12 +10,17 @@ use crate::display::Tone;
 use crate::feed::Feed;
 use crate::stats::{AlignmentReport, Histogram, ms};
 
+/// Of the pictures that wait, of all tiles together: on their way to the window, and there.
+const MOST_BYTES: usize = 512 << 20;
+
 pub struct Aligned {
     aligner: Aligner<Picture>,
     limits: Limits,
     tiles: Vec<Arc<Feed>>,
     /// How often the mailbox of each tile was cleared.
     cleared: Vec<u64>,
+    /// How many pictures of each may wait, and whether it was said that more would have to.
+    most: Vec<(usize, bool)>,
     skews: Histogram,
     delays: Histogram,
 }
@@ -30,6 +35,7 @@ impl Aligned {
             limits,
             tiles: tiles.to_vec(),
             cleared: tiles.iter().map(|tile| tile.viewer.mailbox.cleared()).collect(),
+            most: vec![(MAX_WAITING, false); tiles.len()],
             skews: Histogram::default(),
             delays: Histogram::default(),
         }
@@ -41,7 +47,9 @@ impl Aligned {
 
     /// Takes the pictures that came, and decides which are shown now.
     pub fn choose(&mut self, now: Instant) {
-        for (at, (tile, cleared)) in self.tiles.iter().zip(&mut self.cleared).enumerate() {
+        let count = self.tiles.len();
+        let known = self.cleared.iter_mut().zip(&mut self.most);
+        for (at, (tile, (cleared, (most, is_said)))) in self.tiles.iter().zip(known).enumerate() {
             let mailbox = &tile.viewer.mailbox;
             // Of a session that is over none is shown.
             let times = mailbox.cleared();
@@ -49,7 +57,22 @@ impl Aligned {
                 self.aligner.forget(at);
             }
             while let Some(picture) = mailbox.take() {
-                self.aligner.put(at, picture.captured, picture.converted_at, picture);
+                let (bytes, before) = (picture.bytes(), *most);
+                *most = may_wait(bytes, count);
+                if *most != before {
+                    mailbox.set_depth(*most);
+                    self.aligner.set_most(at, *most);
+                }
+                let is_full = self.aligner.put(at, picture.captured, picture.converted_at, picture);
+                if is_full && *most < MAX_WAITING && !std::mem::replace(is_said, true) {
+                    tracing::warn!(
+                        "{}: no more than {most} pictures of {} kB wait for those of other cameras, as memory is limited to \
+                         {} MB: choose smaller streams for the grid, or a smaller --align-latency",
+                        tile.viewer.called(),
+                        bytes / 1_000,
+                        MOST_BYTES >> 20
+                    );
+                }
             }
         }
         if let Some(chosen) = self.aligner.choose(now) {
@@ -97,6 +120,11 @@ impl Aligned {
     }
 }
 
+/// How many pictures of this size may wait at each of two places, of one of so many tiles.
+fn may_wait(bytes: usize, tiles: usize) -> usize {
+    (MOST_BYTES / (2 * tiles * bytes).max(1)).clamp(1, MAX_WAITING)
+}
+
 fn told(recent: Option<Chosen>, limits: Limits) -> (String, Tone) {
     let Some((delay, skew)) = recent.and_then(|recent| Some((recent.delay, recent.skew?))) else {
         let text = "Not aligned: less than two cameras have pictures whose times of capture can be compared";
@@ -125,6 +153,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn large_pictures_of_many_tiles_are_fewer_that_wait() {
+        let (hd, uhd) = (1920 * 1080 * 3 / 2, 3840 * 2160 * 3 / 2);
+        assert_eq!([may_wait(hd, 2), may_wait(hd, 4), may_wait(hd, 16), may_wait(uhd, 4)], [16, 16, 5, 5]);
+        for (bytes, tiles) in [(hd, 2), (hd, 16), (uhd, 4), (uhd, 16)] {
+            assert!(2 * tiles * bytes * may_wait(bytes, tiles) <= MOST_BYTES, "{tiles} of {bytes}");
+        }
+        assert_eq!((may_wait(usize::MAX / 64, 16), may_wait(0, 0)), (1, MAX_WAITING));
+    }
 
     #[test]
     fn the_line_warns_where_the_tolerance_is_not_met_and_where_nothing_can_be_aligned() {

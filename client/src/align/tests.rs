@@ -283,3 +283,19 @@ fn what_the_pilot_wants_goes_before_what_the_server_says() {
     let on = Wish { aligned: Some(true), max_latency: Some(ms(60)), tolerance: None };
     assert_eq!(on.limits(Alignment::default()), Some(Limits { max_latency: ms(60), ..usual }));
 }
+
+#[test]
+fn of_large_pictures_fewer_wait_and_the_oldest_is_shown_sooner() {
+    let now = Instant::now();
+    let mut aligner = Aligner::new(2, LIMITS, now);
+    aligner.set_most(0, 2);
+    let put = |aligner: &mut Aligner<u64>, tile, number: u64| {
+        aligner.put(tile, Some(Captured(UTC + ms(number))), now + ms(number), number)
+    };
+    let full: Vec<_> = (0..4).map(|number| put(&mut aligner, 0, number)).collect();
+    assert_eq!((full, aligner.take(0)), (vec![false, false, true, true], Some(1)));
+    assert!((0..MAX_WAITING as u64).all(|number| !put(&mut aligner, 1, number)), "the other one");
+    aligner.set_most(1, 1);
+    assert!(put(&mut aligner, 1, 99), "they have become larger");
+    assert_eq!(aligner.take(1), Some(MAX_WAITING as u64 - 1));
+}

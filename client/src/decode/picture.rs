@@ -177,6 +177,16 @@ impl Picture {
         Some(Pixels::Owned(copy))
     }
 
+    /// Memory that it holds.
+    pub fn bytes(&self) -> usize {
+        let pixels = match &self.pixels {
+            Pixels::Mapped(mapped) => mapped.0.size(),
+            Pixels::Owned(pixels) => pixels.len() * 4,
+            Pixels::Decoded(frame) => frame.buffer().size(),
+        };
+        pixels + self.whole.as_ref().map_or(0, |(buffer, _)| buffer.size())
+    }
+
     /// When its last packet should have come: the time from which its age counts. A process that stood still gets old
     /// packets that look new.
     pub fn due_at(&self) -> Instant {
