@@ -1,5 +1,5 @@
 //! What `rov-server` and `rov-client` share. No tokio, no GStreamer, no WebRTC, no clock of its own; pure
-//! code, but for `challenge`, `descriptor`, `lines`, `log`, `log_file`, `net`, `media_socket`, `memory`, `priority`,
+//! code, but for `challenge`, `descriptor`, `held_signals`, `lines`, `log`, `log_file`, `net`, `media_socket`, `memory`, `priority`,
 //! `recording`, `state_file` and `unread`.
 
 pub mod access_unit;
@@ -19,6 +19,7 @@ pub mod exif;
 pub mod exit;
 pub mod fec;
 pub mod glyphs;
+pub mod held_signals;
 pub mod latency_mode;
 pub mod lateness;
 pub mod lines;

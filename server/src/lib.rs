@@ -38,6 +38,7 @@ use config::{Config, MAX_CAMERAS, SourceConfig};
 use config_file::Options;
 use pipeline::Found;
 use rov_common::exit;
+use rov_common::held_signals::HeldSignals;
 use rov_common::log::Log;
 use rov_common::log_file::LogFile;
 use rov_common::memory;
@@ -50,19 +51,19 @@ use users::{PasswordHash, TokenHash};
 const LOG_LIMIT: Duration = Duration::from_millis(500);
 
 /// Runs the server until Ctrl+C, SIGTERM or the end of its source; or checks the configuration, if that is asked for.
-pub fn run(options: &Options) -> u8 {
-    if options.check {
-        return check(options);
-    }
-    if options.list_cameras {
-        return list_cameras();
-    }
-    if let Some(secret) = options.secret {
-        return make(secret);
+/// Signals are `held` until then.
+pub fn run(options: &Options, held: HeldSignals) -> u8 {
+    if options.check || options.list_cameras || options.secret.is_some() {
+        drop(held);
+        return match options.secret {
+            _ if options.check => check(options),
+            Some(secret) if !options.list_cameras => make(secret),
+            _ => list_cameras(),
+        };
     }
     memory::tend_heaps();
     let log = init_log(options);
-    let code = run_logged(options);
+    let code = run_logged(options, held);
     log.drain(LOG_LIMIT);
     code
 }
@@ -122,7 +123,7 @@ fn list_cameras() -> u8 {
     exit::SUCCESS
 }
 
-fn run_logged(options: &Options) -> u8 {
+fn run_logged(options: &Options, held: HeldSignals) -> u8 {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -131,22 +132,29 @@ fn run_logged(options: &Options) -> u8 {
         }
     };
     let code = runtime.block_on(async {
-        let server = match prepare(options).await {
+        let shutdown = CancellationToken::new();
+        let signalled = shutdown.clone();
+        match stop_signal() {
+            Ok(stop) => drop(tokio::spawn(async move {
+                stop.await;
+                tracing::info!("stopping");
+                signalled.cancel();
+            })),
+            Err(error) => tracing::error!(%error, "cannot wait for signals"),
+        }
+        // One that has come already is heard now.
+        drop(held);
+        let prepared = tokio::select! {
+            prepared = prepare(options) => prepared,
+            () = shutdown.cancelled() => return exit::SUCCESS,
+        };
+        let server = match prepared {
             Ok(server) => server.managed_by(Service::from_env()),
             Err(error) => {
                 tracing::error!("{error:#}");
                 return exit::USAGE;
             }
         };
-        let shutdown = CancellationToken::new();
-        let signalled = shutdown.clone();
-        tokio::spawn(async move {
-            if let Err(error) = stop_signal().await {
-                tracing::error!(%error, "cannot wait for signals");
-            }
-            tracing::info!("stopping");
-            signalled.cancel();
-        });
         match server.run(shutdown).await {
             Ok(()) => exit::SUCCESS,
             Err(error) => {
@@ -190,18 +198,22 @@ async fn with_all_cameras(config: Config) -> Result<Config> {
     Ok(config)
 }
 
-/// Ctrl+C, or SIGTERM where there is such a thing.
-async fn stop_signal() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            result = tokio::signal::ctrl_c() => result,
-            _ = terminate.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+/// Ctrl+C, or SIGTERM where there is such a thing: from this call on, not only once it is waited for.
+#[cfg(unix)]
+fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+    })
+}
+
+#[cfg(not(unix))]
+fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
+    let mut interrupt = tokio::signal::windows::ctrl_c()?;
+    Ok(async move {
+        interrupt.recv().await;
+    })
 }
 
 fn init_log(options: &Options) -> Log {

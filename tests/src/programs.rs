@@ -149,6 +149,27 @@ pub fn server_process(args: &[&str]) -> Process {
     Process::spawn("rov-server", &mut command)
 }
 
+/// As [`server_process`], but one to which this signal was sent before its first instruction.
+pub fn signalled_server_process(signal: libc::c_int) -> Process {
+    use std::os::unix::process::CommandExt;
+    let (mut command, _state) = command(&[]);
+    // Held back it is still there in the program that begins.
+    let send = move || {
+        // SAFETY: only what may be called between fork and exec, and a place that outlasts the calls.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, signal);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            libc::raise(signal);
+        }
+        Ok(())
+    };
+    // SAFETY: see there.
+    unsafe { command.pre_exec(send) };
+    Process::spawn("rov-server", &mut command)
+}
+
 /// The last line of figures that a rov-client without a window wrote, and how many pictures it says were shown.
 ///
 /// # Panics

@@ -8,7 +8,7 @@ use rov_client::discovery;
 use rov_common::api::StreamState;
 use rov_common::sync::lock;
 use rov_tests::process::{Process, binary, program};
-use rov_tests::programs::{Client, Server, client_process, free_udp_port, server_process};
+use rov_tests::programs::{Client, Server, client_process, free_udp_port, server_process, signalled_server_process};
 use rov_tests::wait::{self, until, until_true};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -59,6 +59,15 @@ fn a_client_is_back_by_itself_after_the_server_died_and_started_on_another_port(
     assert_eq!((after.server, after.server_id), (second.address.to_string(), before.server_id));
     assert_eq!(after.sessions, 2);
     assert_eq!(client.process.stop(libc::SIGTERM, END), 0);
+}
+
+#[test]
+fn a_server_that_is_ended_before_it_has_begun_ends_in_order() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let mut server = signalled_server_process(signal);
+        assert_eq!(server.wait(wait::START), 0);
+        server.logs(&["stopping"]);
+    }
 }
 
 #[test]
