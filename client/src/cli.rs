@@ -779,15 +779,7 @@ mod tests {
 
     #[test]
     fn rtp_is_listened_for_without_discovery() {
-        let group = Source {
-            host: rtp::DEFAULT_HOST,
-            port: 5004,
-            from: None,
-            ssrc: None,
-            payload_type: None,
-            codec: Codec::H264,
-            fec: false,
-        };
+        let group = Source::of_destination(rtp::DEFAULT_HOST, rtp::DEFAULT_PORT);
         for (args, expected, host) in [
             (&["--rtp-port", "6000"][..], Source { port: 6000, ..group }, None),
             (&["--rtp-host", "239.1.2.3"], Source { host: Ipv4Addr::new(239, 1, 2, 3), ..group }, None),

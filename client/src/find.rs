@@ -768,15 +768,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}/api/stats", listener.local_addr().unwrap())).unwrap();
         let host = RtpHost { name: "127.0.0.1".to_owned(), stats: Some(url) };
-        let asked = Source {
-            host: rtp::DEFAULT_HOST,
-            port: 5004,
-            from: None,
-            ssrc: None,
-            payload_type: None,
-            codec: Codec::H264,
-            fec: false,
-        };
+        let asked = Source::of_destination(rtp::DEFAULT_HOST, rtp::DEFAULT_PORT);
         for ssrc in [Some(7), None] {
             let stats = Stats {
                 rtp: Some(RtpStats { destinations: vec!["239.255.0.9:6000".to_owned()], ..RtpStats::default() }),

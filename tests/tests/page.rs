@@ -40,6 +40,13 @@ fn downloaded(folder: &Path, extension: &str) -> Option<PathBuf> {
     files.find(|file| file.extension().is_some_and(|found| found == extension))
 }
 
+/// What is observed shows pictures of the server again, in one session.
+fn wait_until_watched_again(chromium: &mut DevTools, page: &Page, server: &Server) {
+    chromium.wait_for(page, LIVE, wait::START);
+    wait_for_pictures(chromium, page, 30);
+    assert_eq!(server.stats().viewers.len(), 1, "one session, not several");
+}
+
 fn reason(chromium: &mut DevTools, page: &Page) -> String {
     let text = chromium.evaluate(page, "document.getElementById('reason').textContent");
     text.as_str().unwrap_or_default().to_owned()
@@ -239,11 +246,7 @@ fn a_server_that_is_killed_and_comes_back_is_watched_again() {
     assert!(!chromium.evaluate(&page, "states").to_string().contains("live"), "an old picture was shown as live");
 
     let server = Server::start(&["--signal-port", &port]);
-    let back = std::time::Instant::now();
-    chromium.wait_for(&page, LIVE, wait::START);
-    println!("live {:.1} s after the server listened", back.elapsed().as_secs_f64());
-    wait_for_pictures(&mut chromium, &page, 30);
-    assert_eq!(server.stats().viewers.len(), 1, "one session, not several");
+    wait_until_watched_again(&mut chromium, &page, &server);
 }
 
 /// As Chromium after many connections that it has not freed yet, and Firefox without a network.
@@ -268,11 +271,9 @@ fn a_browser_that_refuses_a_connection_for_a_while_is_tried_again() {
         reason(&mut chromium, &page).contains("The browser makes no connection: Cannot create so many").then_some(())
     });
     chromium.wait_for(&page, "made >= 3", wait::SOON);
-    chromium.evaluate(&page, "refuses = false");
-    chromium.wait_for(&page, LIVE, wait::START);
     observe(&mut chromium, &page);
-    wait_for_pictures(&mut chromium, &page, 30);
-    assert_eq!(server.stats().viewers.len(), 1, "one session, not several");
+    chromium.evaluate(&page, "refuses = false");
+    wait_until_watched_again(&mut chromium, &page, &server);
 }
 
 /// As Firefox, which leaves `getStats` open for ever where the connection is closed meanwhile.
@@ -298,9 +299,8 @@ fn counters_that_the_browser_never_tells_hold_up_nothing() {
     server.process.kill();
     chromium.wait_for(&page, OLD, wait::SOON);
     chromium.wait_for(&page, "document.getElementById('title').textContent !== 'NO VIDEO 1 s'", wait::SOON);
-    let _server = Server::start(&["--signal-port", &port]);
-    chromium.wait_for(&page, LIVE, wait::START);
-    wait_for_pictures(&mut chromium, &page, 30);
+    let server = Server::start(&["--signal-port", &port]);
+    wait_until_watched_again(&mut chromium, &page, &server);
 }
 
 #[test]

@@ -71,6 +71,12 @@ pub struct Source {
 }
 
 impl Source {
+    /// Where nothing else is known, for tests.
+    #[cfg(test)]
+    pub fn of_destination(host: Ipv4Addr, port: u16) -> Self {
+        Self { host, port, from: None, ssrc: None, payload_type: None, codec: Codec::H264, fec: false }
+    }
+
     /// Address and port, for people.
     pub fn destination(&self) -> String {
         format!("{}:{}", self.host, self.port)
@@ -545,7 +551,27 @@ fn choose<'a>(all: &'a [Interface], named: &[String], from: Option<Ipv4Addr>) ->
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
     use super::*;
+
+    /// What receives from there, and the sequence numbers that it delivers.
+    fn input(source: Source, interfaces: &[&str]) -> (Input, UnboundedReceiver<u8>) {
+        let (sequences, delivered) = unbounded_channel();
+        let senders = Arc::new(Mutex::new(Senders::new(None, None)));
+        let state = Mutex::new(State { joined: Vec::new(), trouble: None });
+        let input = Input {
+            shared: Arc::new(Shared { source: Source { fec: true, ..source }, senders, state }),
+            interfaces: interfaces.iter().map(|interface| (*interface).to_owned()).collect(),
+            on_packets: Arc::new(move |packets, _| packets.for_each(|packet| sequences.send(packet[3]).unwrap())),
+            heard: watch::channel(false).0,
+            fec: None,
+            stream: 0,
+            markers: Markers::default(),
+            clock: SenderClock::default(),
+        };
+        (input, delivered)
+    }
 
     #[tokio::test]
     async fn a_repair_packet_waits_for_the_media_packets_that_came_before_it() {
@@ -565,28 +591,7 @@ mod tests {
                 sender.send_to(&parity, to_repair).unwrap();
             }
         }
-        let source = Source {
-            host: Ipv4Addr::LOCALHOST,
-            port: to_media.1,
-            from: None,
-            ssrc: None,
-            payload_type: None,
-            codec: Codec::H264,
-            fec: true,
-        };
-        let state = Mutex::new(State { joined: Vec::new(), trouble: None });
-        let senders = Arc::new(Mutex::new(Senders::new(None, None)));
-        let (sequences, mut delivered) = tokio::sync::mpsc::unbounded_channel();
-        let input = Input {
-            shared: Arc::new(Shared { source, senders, state }),
-            interfaces: Vec::new(),
-            on_packets: Arc::new(move |packets, _| packets.for_each(|packet| sequences.send(packet[3]).unwrap())),
-            heard: watch::channel(false).0,
-            fec: None,
-            stream: 0,
-            markers: Markers::default(),
-            clock: SenderClock::default(),
-        };
+        let (input, mut delivered) = input(Source::of_destination(Ipv4Addr::LOCALHOST, to_media.1), &[]);
         let receiver = tokio::spawn(input.receive(Sockets::new(media, None, Some(repair)).unwrap()));
         for expected in 0..200 {
             let sequence = tokio::time::timeout(Duration::from_secs(10), delivered.recv()).await;
@@ -602,8 +607,7 @@ mod tests {
         let group = Ipv4Addr::new(239, 255, 77, 1);
         // Three ports in a row; another program may have them, and share them then.
         let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().min(HIGHEST_PORT);
-        let source =
-            Source { host: group, port, from: None, ssrc: None, payload_type: None, codec: Codec::H264, fec: true };
+        let source = Source::of_destination(group, port);
         let sockets = Sockets::bind(&source).unwrap();
         let mut last = 0;
         while let Ok(()) =
@@ -612,18 +616,7 @@ mod tests {
             last += 1;
         }
         assert!(last >= 1);
-        let state = Mutex::new(State { joined: Vec::new(), trouble: None });
-        let (sequences, mut delivered) = tokio::sync::mpsc::unbounded_channel();
-        let input = Input {
-            shared: Arc::new(Shared { source, senders: Arc::new(Mutex::new(Senders::new(None, None))), state }),
-            interfaces: vec!["127.0.0.1".to_owned()],
-            on_packets: Arc::new(move |packets, _| packets.for_each(|packet| sequences.send(packet[3]).unwrap())),
-            heard: watch::channel(false).0,
-            fec: None,
-            stream: 0,
-            markers: Markers::default(),
-            clock: SenderClock::default(),
-        };
+        let (input, mut delivered) = input(source, &["127.0.0.1"]);
         assert_eq!(input.join(&sockets), Joined::NoRoom(vec![Ipv4Addr::LOCALHOST]));
         let receiver = tokio::spawn(input.receive(sockets));
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
