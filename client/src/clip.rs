@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rov_common::capture_clock::Captured;
 use rov_common::exif::About;
 use rov_common::priority;
-use rov_common::recording::{Bytes, Name};
+use rov_common::recording::{Bytes, EXTENSION, Name};
 
 use crate::snapshot;
 use crate::whep::{Api, Clip, WhepError};
@@ -106,7 +106,7 @@ fn save(folder: &Path, api: &Api, about: &About, stop: &AtomicBool) -> Result<St
         clip.captured.unwrap_or_else(|| Captured(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()));
     let seconds = clip.seconds.map(|seconds| format!("{seconds:.0} s, ")).unwrap_or_default();
     make_folder(folder)?;
-    let (name, file) = create(folder, begun, &snapshot::label(about))?;
+    let (name, file) = create(folder, begun, &snapshot::label(about), EXTENSION)?;
     let bytes = write_into(clip, file, &folder.join(&name), stop)?;
     tracing::info!("clip: {}", folder.join(&name).display());
     Ok(format!("Saved {name}: {seconds}{}", Bytes(bytes)))
@@ -132,11 +132,12 @@ pub fn make_folder(folder: &Path) -> Result<(), String> {
     fs::create_dir_all(folder).map_err(|error| format!("{}: cannot make this folder: {error}", folder.display()))
 }
 
-/// The part of a file that is not there yet, as `2026-11-30_19-30-12.345Z_Nemo_bow_stream1.mp4`, or `-2` and so on.
-fn create(folder: &Path, begun: Captured, label: &str) -> Result<(String, File), String> {
+/// The part of a file that is not there yet, as `2026-11-30_19-30-12.345Z_Nemo_bow_stream1.mp4`, or `-2` and so on: a part
+/// keeps its name for it.
+pub fn create(folder: &Path, begun: Captured, label: &str, extension: &str) -> Result<(String, File), String> {
     for number in 1..=MOST_ALIKE {
         let label = if number == 1 { label.to_owned() } else { format!("{label}-{number}") };
-        let name = Name::new(begun, &label).to_string();
+        let name = Name::new(begun, &label).to_string().replace(EXTENSION, extension);
         let path = folder.join(&name);
         if path.exists() {
             continue;
@@ -147,10 +148,10 @@ fn create(folder: &Path, begun: Captured, label: &str) -> Result<(String, File),
             Err(error) => return Err(format!("{}: cannot create: {error}", path.display())),
         }
     }
-    Err(format!("{}: there are {MOST_ALIKE} clips of this moment", folder.display()))
+    Err(format!("{}: there are {MOST_ALIKE} files of this moment", folder.display()))
 }
 
-fn part(path: &Path) -> PathBuf {
+pub fn part(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".part");
     name.into()
@@ -226,7 +227,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let begun = Captured(Duration::from_millis(1_700_000_000_012));
         let save = |body, bytes, stop: bool| {
-            let (name, file) = create(folder.path(), begun, "Nemo bow")?;
+            let (name, file) = create(folder.path(), begun, "Nemo bow", EXTENSION)?;
             write_into(clip(body, bytes), file, &folder.path().join(name), &AtomicBool::new(stop))
         };
         assert_eq!(save(b"whole", Some(5), false), Ok(5));

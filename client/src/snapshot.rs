@@ -1,26 +1,30 @@
 //! Pictures of the window as files, as evidence: JPEG with EXIF, in full size, written by a thread of their own.
 //!
 //! The window hands over what it shows and goes on; a slow or full disk holds up nothing but the next snapshot. Nothing
-//! is ever overwritten, and a file is there as a whole or not at all.
+//! is ever overwritten, and a file is there as a whole or not at all: until then its name ends in `.part`.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use rov_common::exif::About;
 use rov_common::priority;
-use rov_common::recording::{EXTENSION, Name};
 
+use crate::clip::{create, part};
 use crate::decode::Kept;
+use crate::limit::within;
 
 /// Snapshots that wait for the one that is being written.
 const WAITING: usize = 1;
 /// For those at the end of the program.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// Files of the same picture.
-const MOST_ALIKE: u32 = 1000;
+/// For one to become a JPEG, whatever the encoder hangs in.
+const JPEG_LIMIT: Duration = Duration::from_secs(15);
+/// Letters of each of the names of vehicle, camera and stream in that of a file: together with a number they stay below
+/// what [`Name`](rov_common::recording::Name) takes.
+const MOST_LETTERS: usize = 30;
 
 /// One picture, and what is to be said of it.
 #[derive(Debug)]
@@ -115,42 +119,39 @@ fn save_all(folder: &Path, shown: Vec<Snapshot>) -> String {
 
 /// The name of the file.
 fn save(folder: &Path, Snapshot { picture, about }: Snapshot) -> Result<String, String> {
-    let jpeg = about.write_into(&picture.jpeg()?)?;
+    let encode = move || {
+        priority::lower();
+        picture.jpeg()
+    };
+    let encoded = within(JPEG_LIMIT, "snapshot", encode).map_err(|error| format!("no JPEG: {error}"))?;
+    let jpeg = about.write_into(&encoded?)?;
     fs::create_dir_all(folder).map_err(|error| format!("{}: cannot make this folder: {error}", folder.display()))?;
-    let (name, file) = create(folder, &about)?;
+    let (name, file) = create(folder, about.taken, &label(&about), ".jpg")?;
     write_whole(file, &folder.join(&name), &jpeg)?;
     Ok(name)
 }
 
 /// Writes a file that is not there yet, as a whole or not at all.
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    let file = OpenOptions::new().write(true).create_new(true).open(path);
+    if path.exists() {
+        return Err(format!("{}: is there already", path.display()));
+    }
+    let file = OpenOptions::new().write(true).create_new(true).open(part(path));
     write_whole(file.map_err(|error| format!("{}: cannot create: {error}", path.display()))?, path, bytes)
 }
 
+/// Into the part of a file, which gets its name then.
 fn write_whole(mut file: File, path: &Path, bytes: &[u8]) -> Result<(), String> {
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let part = part(path);
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&part, path));
     written.map_err(|error| {
         // Half of it is no evidence.
-        let _ = fs::remove_file(path);
+        let _ = fs::remove_file(&part);
         format!("{}: cannot write: {error}", path.display())
-    })
-}
-
-/// A file that was not there, as `2026-11-30_19-30-12.345Z_Nemo_bow_stream1.jpg`; of the same picture `-2` and so on.
-fn create(folder: &Path, about: &About) -> Result<(String, File), String> {
-    let label = label(about);
-    for number in 1..=MOST_ALIKE {
-        let label = if number == 1 { label.clone() } else { format!("{label}-{number}") };
-        let name = Name::new(about.taken, &label).to_string().replace(EXTENSION, ".jpg");
-        let path = folder.join(&name);
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(file) => return Ok((name, file)),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(format!("{}: cannot create: {error}", path.display())),
-        }
-    }
-    Err(format!("{}: there are {MOST_ALIKE} files of this picture", folder.display()))
+    })?;
+    // The name, too, outlasts a power cut; not every system can do that.
+    let _ = path.parent().map(|folder| File::open(folder).and_then(|folder| folder.sync_all()));
+    Ok(())
 }
 
 /// What stands behind the time in the names of files.
@@ -158,7 +159,8 @@ pub fn label(about: &About) -> String {
     // That of an address has the camera in front.
     let stream = about.stream.rsplit('/').next().unwrap_or_default();
     let parts = [about.vehicle.as_str(), &about.camera, stream];
-    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("_")
+    let shortened = |part: &str| part.chars().take(MOST_LETTERS).collect::<String>();
+    parts.into_iter().filter(|part| !part.is_empty()).map(shortened).collect::<Vec<_>>().join("_")
 }
 
 #[cfg(test)]
@@ -198,6 +200,37 @@ mod tests {
         let same = inner.join("2023-11-14_22-13-20.012Z_Nemo-1_bow_stream1.jpg");
         assert!(fs::read(same).expect("it is still there") == first);
         assert_eq!(fs::read_dir(&inner).expect("the folder").count(), 3);
+    }
+
+    #[test]
+    fn names_are_bounded_and_tell_streams_and_numbers_apart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let long = |stream: &str| {
+            let mut snapshot = snapshot(Resolution::new(32, 32));
+            let About { vehicle, camera, .. } = &mut snapshot.about;
+            (*vehicle, *camera) = ("\u{1f41f} of the deep blue sea".repeat(40), "bow".repeat(100));
+            snapshot.about.stream = format!("{camera}/{stream}");
+            snapshot
+        };
+        let said = save_all(folder.path(), vec![long("stream1"), long("stream1"), long("stream2")]);
+        assert!(said.ends_with(" and 2 more"), "{said}");
+        let names = fs::read_dir(folder.path()).expect("the folder").map(|entry| entry.expect("an entry").file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().expect("plain text")).collect();
+        names.sort();
+        assert!(names.iter().all(|name| name.len() < 160), "{names:?}");
+        for (name, end) in names.iter().zip(["_stream1-2.jpg", "_stream1.jpg", "_stream2.jpg"]) {
+            assert!(name.ends_with(end), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_whole_has_another_name_and_keeps_its_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let taken = Captured(Duration::from_millis(1_700_000_000_012));
+        let (name, _file) = create(folder.path(), taken, "Nemo", ".jpg").expect("a file");
+        assert!(!folder.path().join(&name).exists() && folder.path().join(format!("{name}.part")).exists());
+        let (second, _file) = create(folder.path(), taken, "Nemo", ".jpg").expect("another one");
+        assert_ne!(name, second, "another program is writing it");
     }
 
     #[test]

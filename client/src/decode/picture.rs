@@ -10,6 +10,7 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use rov_common::capture_clock::Captured;
+use rov_common::priority;
 use rov_common::stamp::{self, Stamp};
 use rov_common::units::Resolution;
 
@@ -81,6 +82,7 @@ impl Kept {
         );
         let pipeline = gst::parse::launch(&text).map_err(|error| format!("no JPEG encoder: {}", error.message()))?;
         let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| "not a pipeline".to_owned())?;
+        come_behind(&pipeline);
         let sample = self.through(&pipeline);
         let _ = pipeline.set_state(gst::State::Null);
         let sample = sample?;
@@ -100,6 +102,20 @@ impl Kept {
             error.unwrap_or_else(|| format!("the JPEG encoder gives nothing within {JPEG_LIMIT_S} s"))
         })
     }
+}
+
+/// Its threads do not take the processor from the pictures that are shown.
+fn come_behind(pipeline: &gst::Pipeline) {
+    let Some(bus) = pipeline.bus() else { return };
+    // Called by each of its threads as that begins.
+    bus.set_sync_handler(|_, message| {
+        if let gst::MessageView::StreamStatus(status) = message.view()
+            && status.get().0 == gst::StreamStatusType::Enter
+        {
+            priority::lower();
+        }
+        gst::BusSyncReply::Pass
+    });
 }
 
 impl fmt::Debug for Picture {
@@ -290,4 +306,33 @@ pub fn read_stamp(picture: &Picture) -> Option<Stamp> {
 fn luma(pixel: u32) -> u8 {
     let (r, g, b) = (pixel >> 16 & 0xff, pixel >> 8 & 0xff, pixel & 0xff);
     ((77 * r + 150 * g + 29 * b) >> 8) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_picture_that_is_kept_is_encoded_behind_those_that_are_shown() {
+        gst::init().expect("GStreamer");
+        let pipeline = gst::parse::launch("appsrc name=in ! identity name=work ! fakesink").expect("a pipeline");
+        let pipeline = pipeline.downcast::<gst::Pipeline>().expect("a pipeline");
+        come_behind(&pipeline);
+        let (say, said) = channel();
+        let pad = pipeline.by_name("work").and_then(|work| work.static_pad("sink")).expect("a pad");
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            // SAFETY: no pointers. 0 is the calling thread there, see setpriority(2).
+            let _ = say.send(unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) });
+            gst::PadProbeReturn::Ok
+        });
+        let input = pipeline.by_name("in").and_then(|element| element.downcast::<gst_app::AppSrc>().ok());
+        pipeline.set_state(gst::State::Playing).expect("it starts");
+        input.expect("appsrc").push_buffer(gst::Buffer::with_size(4).expect("a buffer")).expect("it is taken");
+        let nice = said.recv_timeout(Duration::from_secs(30)).expect("a buffer comes through");
+        pipeline.set_state(gst::State::Null).expect("it ends");
+        assert!(nice >= 10, "{nice}");
+    }
 }
