@@ -35,8 +35,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const TALK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of a connection as a whole: it is opened again then, as one over a link that is lost shows no end.
 const EVENTS_TIMEOUT: Duration = Duration::from_secs(30);
-/// Of a clip as a whole: the server gives it no longer either.
-const CLIP_TIMEOUT: Duration = Duration::from_secs(300);
+/// Of a clip as a whole: half a minute of what is watched, at the tenth of the link that the server gives for it.
+const CLIP_TIMEOUT: Duration = Duration::from_secs(600);
 const MAX_REDIRECTS: usize = 3;
 /// Answers are some kilobytes.
 const LARGEST_REPLY: u64 = 256 << 10;

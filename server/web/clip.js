@@ -4,8 +4,8 @@ import { ask } from "./login.js"
 import { size } from "./recordings.js"
 import { refusal } from "./session.js"
 
-/** The server gives it no longer either. */
-const CLIP_MS = 3600000
+/** Half a minute of what is watched, at the tenth of the link that the server gives for it. */
+const CLIP_MS = 600000
 
 /** The end of a clip of pictures that come is younger. */
 const OLD_S = 2
