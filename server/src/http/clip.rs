@@ -122,7 +122,7 @@ pub(super) async fn clip(
     // Of a stream that stands still, or rests, its end may be long ago.
     let age = age.map(|age| [(HeaderName::from_static("x-age"), format!("{:.3}", age.as_secs_f64()))]);
     let rest = Rest { header: Some(header), pictures: pictures.into_iter(), _place: place };
-    Ok((described, age, Body::from_stream(pieces(rest, limit(length, api.downloads.rate())))).into_response())
+    Ok((described, age, Body::from_stream(pieces(rest, limit(length, api.downloads.least())))).into_response())
 }
 
 /// For a clip of so many bytes at this pace.

@@ -2,7 +2,9 @@
 //! the pilot's link is known to carry, so that its picture does not wait behind them. Else as fast as connections take
 //! them.
 //!
-//! Nobody knows over which link a download goes: it is taken to be the pilot's.
+//! What is known is what the video was seen to get through, as little as that is. Where the link has not been full of late,
+//! they feel their way up, and fall back to the tenth as soon as anything waits on the way. Nobody knows over which link a
+//! download goes: it is taken to be the pilot's.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,42 +18,86 @@ use futures_util::stream::{self, StreamExt};
 use rov_common::sync::lock;
 
 use super::Api;
-use crate::output::pilots::Pilots;
+use crate::output::pilots::{PilotLink, Pilots};
 
 /// Of what the link carries.
 const SHARE: f64 = 0.1;
 /// The least, bit/s: a download always comes to its end.
 const LEAST: f64 = 128e3;
-/// What is given at once takes the link's whole rate for a few milliseconds. One packet at least.
-const AT_ONCE: Duration = Duration::from_millis(50);
+/// The most, while somebody watches.
+const MOST: f64 = 1e9;
+/// Growth a second while the link is free. A queue that it causes is seen before it has grown by a twentieth.
+const GROWTH: f64 = 1.3;
+/// No growth for so long after something waited on the way.
+const HOLD: Duration = Duration::from_secs(30);
+/// Without a download for so long, what was felt out is known no more.
+const FORGOTTEN: Duration = Duration::from_secs(1);
+/// So much of it is given at once. One packet at least.
+const AT_ONCE: Duration = Duration::from_millis(20);
 const SMALLEST: usize = 1_400;
 const LARGEST: usize = 64 << 10;
 
 /// Of all downloads together.
 pub struct Downloads {
     pilots: Arc<Mutex<Pilots>>,
+    pace: Mutex<Pace>,
+}
+
+/// Pure: time is passed in.
+#[derive(Debug)]
+struct Pace {
     /// When the next may go on.
-    free: Mutex<Instant>,
+    free: Instant,
+    /// Bit/s of all together.
+    rate: f64,
+    /// As of then.
+    looked: Instant,
+    held_until: Instant,
 }
 
 impl Downloads {
     pub fn new(pilots: Arc<Mutex<Pilots>>) -> Self {
-        Self { pilots, free: Mutex::new(Instant::now()) }
+        let now = Instant::now();
+        Self { pilots, pace: Mutex::new(Pace { free: now, rate: 0.0, looked: now, held_until: now }) }
     }
 
-    /// Bit/s of all together; none: there is no limit.
-    pub fn rate(&self) -> Option<f64> {
-        lock(&self.pilots).carried().map(|carried| (carried * SHARE).max(LEAST))
+    /// Bit/s that all together have at least; none: there is no limit.
+    pub fn least(&self) -> Option<f64> {
+        lock(&self.pilots).link().map(tenth)
     }
 
     /// How much of `left` bytes may go, and when.
     fn claim(&self, left: usize, now: Instant) -> (usize, Instant) {
-        let Some(rate) = self.rate() else { return (left, now) };
+        let link = lock(&self.pilots).link();
+        lock(&self.pace).claim(link, left, now)
+    }
+}
+
+fn tenth(link: PilotLink) -> f64 {
+    (link.carried * SHARE).max(LEAST)
+}
+
+impl Pace {
+    fn claim(&mut self, link: Option<PilotLink>, left: usize, now: Instant) -> (usize, Instant) {
+        let Some(link) = link else { return (left, now) };
+        let rate = self.rate(link, now);
         let bytes = ((rate / 8.0 * AT_ONCE.as_secs_f64()) as usize).clamp(SMALLEST, LARGEST).min(left);
-        let mut free = lock(&self.free);
-        let at = now.max(*free);
-        *free = at + Duration::from_secs_f64(bytes as f64 * 8.0 / rate);
+        let at = now.max(self.free);
+        self.free = at + Duration::from_secs_f64(bytes as f64 * 8.0 / rate);
         (bytes, at)
+    }
+
+    fn rate(&mut self, link: PilotLink, now: Instant) -> f64 {
+        let passed = now.saturating_duration_since(std::mem::replace(&mut self.looked, now));
+        if !link.is_free {
+            self.held_until = now + HOLD;
+        }
+        self.rate = if passed > FORGOTTEN || now < self.held_until {
+            tenth(link)
+        } else {
+            (self.rate * GROWTH.powf(passed.as_secs_f64())).clamp(tenth(link), MOST)
+        };
+        self.rate
     }
 }
 
@@ -94,30 +140,52 @@ mod tests {
     use super::*;
     use crate::rate_control::Pilot;
 
-    #[test]
-    fn all_downloads_together_have_a_tenth_of_the_pilots_link_and_all_of_it_without_a_pilot() {
+    /// What they have in the time that follows, bit/s: each asks again when its slice has gone.
+    fn rate(downloads: &Downloads, from: Instant, seconds: f64) -> f64 {
+        let (mut now, mut sent, end) = (from, 0, from + Duration::from_secs_f64(seconds));
+        loop {
+            let (bytes, at) = downloads.claim(1_000_000, now);
+            if at >= end {
+                return sent as f64 * 8.0 / seconds;
+            }
+            assert!((SMALLEST..=LARGEST).contains(&bytes), "{bytes}");
+            (now, sent) = (at, sent + bytes);
+        }
+    }
+
+    fn bench() -> (Arc<Mutex<Pilots>>, Downloads, Instant) {
         let pilots = Pilots::shared(Pilot::First);
         let downloads = Downloads::new(Arc::clone(&pilots));
-        let start = Instant::now() + Duration::from_secs(1);
-        assert_eq!(downloads.claim(1_000_000, start), (1_000_000, start));
-        for (carried, rate) in [(4e6, 400e3), (200e3, LEAST)] {
-            lock(&pilots).set_carried(Some(carried));
-            assert_eq!(downloads.rate(), Some(rate));
-            // Two at once.
-            let mut sent = 0;
-            loop {
-                let (bytes, at) = downloads.claim(1_000_000, start);
-                if at >= start + Duration::from_secs(10) {
-                    break;
-                }
-                assert!((SMALLEST..=LARGEST).contains(&bytes), "{bytes}");
-                sent += bytes;
-            }
-            let most = rate / 8.0 * 10.0;
-            assert!((most * 0.95..most * 1.05).contains(&(sent as f64)), "{sent} of {most}");
-            *lock(&downloads.free) = start;
+        (pilots, downloads, Instant::now() + Duration::from_secs(60))
+    }
+
+    #[test]
+    fn all_downloads_together_have_a_tenth_of_the_pilots_link_and_all_of_it_without_a_pilot() {
+        let (pilots, downloads, start) = bench();
+        assert_eq!((downloads.claim(1_000_000, start), downloads.least()), ((1_000_000, start), None));
+        for (at, (carried, expected)) in [(4e6, 400e3), (200e3, LEAST)].into_iter().enumerate() {
+            lock(&pilots).set_link(Some(PilotLink { carried, is_free: false }));
+            assert_eq!(downloads.least(), Some(expected));
+            let rate = rate(&downloads, start + Duration::from_secs(100 * at as u64), 10.0);
+            assert!((expected * 0.95..expected * 1.05).contains(&rate), "{rate} of {expected}");
         }
-        lock(&pilots).set_carried(None);
+        lock(&pilots).set_link(None);
         assert_eq!(downloads.claim(1_000_000, start), (1_000_000, start), "the pilot has gone");
+    }
+
+    #[test]
+    fn over_a_free_link_they_grow_until_something_waits_on_the_way() {
+        let (pilots, downloads, start) = bench();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let set = |is_free| lock(&pilots).set_link(Some(PilotLink { carried: 4e6, is_free }));
+        set(true);
+        assert!(rate(&downloads, at(0), 1.0) < 600e3, "it begins with a tenth");
+        assert!(rate(&downloads, at(1), 19.0) > 4e6);
+        set(false);
+        assert!(rate(&downloads, at(20), 1.0) < 600e3, "at once");
+        set(true);
+        assert!(rate(&downloads, at(21), 28.0) < 450e3, "for a while");
+        assert!(rate(&downloads, at(60), 20.0) > 4e6);
+        assert!(rate(&downloads, at(200), 1.0) < 600e3, "after a pause nothing is known of it");
     }
 }

@@ -17,8 +17,17 @@ pub struct Pilots {
     notes: u64,
     /// The viewer that is the pilot, and whether there were others when that was looked at.
     present: Option<(String, bool)>,
-    /// Bit/s that its link is known to carry; none: nobody watches, as far as is known.
-    carried: Option<f64>,
+    /// None: nobody watches, as far as is known.
+    link: Option<PilotLink>,
+}
+
+/// The link over which the pilot watches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PilotLink {
+    /// Bit/s that it is known to carry.
+    pub carried: f64,
+    /// It has never been full of late, and nothing waits on the way: it may carry more.
+    pub is_free: bool,
 }
 
 struct Former {
@@ -29,7 +38,7 @@ struct Former {
 
 impl Pilots {
     pub fn new(config: Pilot) -> Self {
-        Self { config, former: Vec::new(), notes: 0, present: None, carried: None }
+        Self { config, former: Vec::new(), notes: 0, present: None, link: None }
     }
 
     /// For several outputs.
@@ -64,13 +73,13 @@ impl Pilots {
         self.former.push(Former { address, noted: self.notes });
     }
 
-    /// Bit/s that the pilot's link is known to carry; none: nobody watches, as far as is known.
-    pub fn carried(&self) -> Option<f64> {
-        self.carried
+    /// The pilot's link; none: nobody watches, as far as is known.
+    pub fn link(&self) -> Option<PilotLink> {
+        self.link
     }
 
-    pub fn set_carried(&mut self, carried: Option<f64>) {
-        self.carried = carried;
+    pub fn set_link(&mut self, link: Option<PilotLink>) {
+        self.link = link;
     }
 
     pub fn is_present(&self, id: &str) -> bool {

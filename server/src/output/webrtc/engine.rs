@@ -21,7 +21,7 @@ use super::offer::{self, Fragment, OfferError};
 pub use super::session::Reach;
 use super::session::{End, HEADROOM, Session};
 use super::share::{Part, inherit, share};
-use crate::output::pilots::Pilots;
+use crate::output::pilots::{PilotLink, Pilots};
 use crate::output::places::{Place, PlaceState, gives_way};
 use crate::output::takers::{Taker, Takers};
 use crate::packetize::Frame;
@@ -244,7 +244,7 @@ impl Engine {
         let bounds = share_links(now, tether, &ceilings, &mut viewers, &mut links);
         let mut pilots = lock(&self.pilots);
         let of_all = pilots.choose(&links);
-        pilots.set_carried(carried(known, of_all, &viewers, &links));
+        pilots.set_link(pilot_link(now, known, of_all, &viewers, &links));
         // Of all viewers: who has a right to a place, and whose pictures leave first.
         if let Some(at) = of_all {
             let (id, viewer) = &viewers[at];
@@ -553,21 +553,28 @@ struct Bound {
     most: f64,
 }
 
-/// Bit/s that the pilot's link is known to carry: what all viewers of its address may be sent, or, while nothing shows that
-/// it is less, its tether; `tether` also says whether somebody else is sent streams. None where nobody watches whose link
-/// is known.
-fn carried(
+/// The pilot's link: what all viewers of its address may be sent, or, while nothing shows that it is less, its tether;
+/// `tether` also says whether somebody else is sent streams. None where nobody watches whose link is known.
+fn pilot_link(
+    now: Instant,
     tether: Option<(f64, bool)>,
     pilot: Option<usize>,
     viewers: &[(&String, &mut Viewer)],
     links: &[ViewerLink],
-) -> Option<f64> {
-    let Some(pilot) = pilot else { return tether.filter(|(_, has_takers)| *has_takers).map(|(tether, _)| tether) };
+) -> Option<PilotLink> {
+    let Some(pilot) = pilot else {
+        let tether = tether.filter(|(_, has_takers)| *has_takers);
+        return tether.map(|(carried, _)| PilotLink { carried, is_free: false });
+    };
     let there: Vec<_> = (0..links.len()).filter(|at| links[*at].address == links[pilot].address).collect();
     let estimated = there.iter().map(|at| links[*at].estimate).sum::<f64>();
     let is_limited = there.iter().any(|at| viewers[*at].1.session.seen(false).is_limited());
     let tether = tether.map(|(tether, _)| tether).filter(|_| !is_limited);
-    Some(tether.map_or(estimated, |tether| tether.max(estimated)))
+    let is_free = !is_limited && there.iter().all(|at| viewers[*at].1.session.is_way_free(now));
+    match tether {
+        Some(tether) => Some(PilotLink { carried: tether.max(estimated), is_free: false }),
+        None => Some(PilotLink { carried: estimated, is_free }),
+    }
 }
 
 /// The pilot of the stream among `links`, with no more than what its tether leaves beside what others send there. Other

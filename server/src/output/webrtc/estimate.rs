@@ -172,6 +172,12 @@ impl Estimator {
         self.estimate < self.max * 0.99
     }
 
+    /// There is room on the way for more than goes there, as it was reported just now.
+    pub fn is_way_free(&self, now: Instant) -> bool {
+        let is_known = self.last_report.is_some_and(|at| now.saturating_duration_since(at) < OUTAGE);
+        is_known && self.queue < SHORT
+    }
+
     /// The queue that stands on the way.
     pub fn queue(&self) -> Duration {
         micros(self.queue)

@@ -386,6 +386,11 @@ impl Session {
         }))
     }
 
+    /// Nothing waits on the way to it, as it has said just now.
+    pub fn is_way_free(&self, now: Instant) -> bool {
+        self.feedback.with(|estimator| estimator.is_way_free(now))
+    }
+
     /// For sharing the link with others; `large`: see there.
     pub fn seen(&self, large: bool) -> Seen {
         self.feedback.with(|estimator| Seen {
