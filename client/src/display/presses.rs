@@ -26,11 +26,13 @@ pub struct Presses {
     presses: Sender<Press>,
     held: Vec<(Key, Instant)>,
     typed: Option<(char, Instant)>,
+    /// Some key was released since.
+    released: bool,
 }
 
 impl Presses {
     pub fn into(presses: Sender<Press>) -> Self {
-        Self { presses, held: Vec::new(), typed: None }
+        Self { presses, held: Vec::new(), typed: None, released: false }
     }
 }
 
@@ -40,7 +42,11 @@ impl InputCallback for Presses {
         let now = Instant::now();
         let before = self.typed.replace((letter, now));
         let repeated = |(before, at)| before == letter && now.saturating_duration_since(at) < CHARACTER_REPEAT;
-        let again = before.is_some_and(repeated);
+        let (again, released) = (before.is_some_and(repeated), std::mem::replace(&mut self.released, false));
+        // Of these minifb tells when they are released: the key that begins a text is not its first letters.
+        if again && !released && letter.is_ascii_alphanumeric() {
+            return;
+        }
         let _ = self.presses.send(if again { Press::Again(letter) } else { Press::Character(letter) });
     }
 
@@ -48,6 +54,7 @@ impl InputCallback for Presses {
         let now = Instant::now();
         let held = self.held.iter().position(|(other, _)| *other == key).map(|at| self.held.swap_remove(at).1);
         if !down {
+            self.released = true;
             return;
         }
         self.held.push((key, now));
@@ -76,5 +83,20 @@ mod tests {
         }
         let characters = [Press::Character('?'), Press::Again('?'), Press::Character('5'), Press::Character('?')];
         assert_eq!(keys.try_iter().collect::<Vec<_>>(), [&[Press::Key(Key::F); 2][..], &characters].concat());
+    }
+
+    #[test]
+    fn a_letter_whose_key_is_held_comes_once_and_one_that_is_typed_twice_comes_twice() {
+        let (presses, keys) = channel();
+        let mut callback = Presses::into(presses);
+        let mut press = |key: Key, times: usize| {
+            callback.set_key_state(key, true);
+            (0..times).for_each(|_| callback.add_char('e'.into()));
+            callback.set_key_state(key, false);
+        };
+        press(Key::E, 20);
+        press(Key::E, 20);
+        let letters: Vec<_> = keys.try_iter().filter(|press| !matches!(press, Press::Key(_))).collect();
+        assert_eq!(letters, [Press::Character('e'), Press::Again('e')]);
     }
 }
