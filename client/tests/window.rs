@@ -257,6 +257,7 @@ fn stats() -> OverlayData {
         latency: [("receive", 1.9), ("decode", 5.2), ("show", 2.4)].map(|(stage, ms)| (stage.to_owned(), ms)).into(),
         notes: Vec::new(),
         age: Some(Ok(Age { age: Duration::from_millis(42), bound: Duration::from_micros(400) })),
+        ages: Some([40.2, 52.0, 61.0]),
     }
 }
 
