@@ -289,7 +289,12 @@ impl Server {
         let tasks = TaskTracker::new();
         let stop = shutdown.child_token();
 
-        let downloads = Downloads::new(Arc::clone(&pilots));
+        let (sent, of_streams) = (Arc::clone(&takers), streams.clone());
+        let downloads = Downloads::new(Arc::clone(&pilots), move |now| {
+            let all = sent.all();
+            let rate = |taker: &Taker| of_streams[taker.stream].stats(now).bitrate_kbps * 1e3 * taker.factor;
+            (!all.is_empty()).then(|| all.iter().map(rate).sum())
+        });
         let webrtc = match media {
             Some(media) => {
                 let stun = config.stun.as_deref().map(|url| resolve_stun(url, &tasks, &stop));

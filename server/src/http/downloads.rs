@@ -1,6 +1,6 @@
-//! How fast clips and recordings are given: while somebody watches by WebRTC, all downloads together take a tenth of what
-//! the pilot's link is known to carry, so that its picture does not wait behind them. Else as fast as connections take
-//! them.
+//! How fast clips, recordings and the pictures of a ring are given: while somebody watches, all downloads together take a
+//! tenth of what the pilot's link is known to carry, so that its picture does not wait behind them; of what it is sent
+//! where it watches by RTSP or RTP, which tell nothing of the link. Else as fast as connections take them.
 //!
 //! What is known is what the video was seen to get through, as little as that is. Where the link has not been full of late,
 //! they feel their way up, and fall back to the tenth as soon as anything waits on the way. Nobody knows over which link a
@@ -32,6 +32,8 @@ const GROWTH: f64 = 1.3;
 const HOLD: Duration = Duration::from_secs(30);
 /// Without a download for so long, what was felt out is known no more.
 const FORGOTTEN: Duration = Duration::from_secs(1);
+/// Between two looks at what RTSP and RTP send.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// So much of it is given at once. One packet at least.
 const AT_ONCE: Duration = Duration::from_millis(20);
 const SMALLEST: usize = 1_400;
@@ -40,8 +42,12 @@ const LARGEST: usize = 64 << 10;
 /// Of all downloads together.
 pub struct Downloads {
     pilots: Arc<Mutex<Pilots>>,
+    sent: Box<Sent>,
     pace: Mutex<Pace>,
 }
+
+/// Bit/s that RTSP and RTP send now. None: to nobody.
+type Sent = dyn Fn(Instant) -> Option<f64> + Send + Sync;
 
 /// Pure: time is passed in.
 #[derive(Debug)]
@@ -53,23 +59,36 @@ struct Pace {
     /// As of then.
     looked: Instant,
     held_until: Instant,
+    /// What RTSP and RTP sent then.
+    sent: Option<(Instant, Option<f64>)>,
 }
 
 impl Downloads {
-    pub fn new(pilots: Arc<Mutex<Pilots>>) -> Self {
+    pub fn new(pilots: Arc<Mutex<Pilots>>, sent: impl Fn(Instant) -> Option<f64> + Send + Sync + 'static) -> Self {
         let now = Instant::now();
-        Self { pilots, pace: Mutex::new(Pace { free: now, rate: 0.0, looked: now, held_until: now }) }
+        let pace = Pace { free: now, rate: 0.0, looked: now, held_until: now, sent: None };
+        Self { pilots, sent: Box::new(sent), pace: Mutex::new(pace) }
     }
 
     /// Bit/s that all together have at least; none: there is no limit.
     pub fn least(&self) -> Option<f64> {
-        lock(&self.pilots).link().map(tenth)
+        self.link(&mut lock(&self.pace), Instant::now()).map(tenth)
     }
 
     /// How much of `left` bytes may go, and when.
     fn claim(&self, left: usize, now: Instant) -> (usize, Instant) {
-        let link = lock(&self.pilots).link();
-        lock(&self.pace).claim(link, left, now)
+        let mut pace = lock(&self.pace);
+        let link = self.link(&mut pace, now);
+        pace.claim(link, left, now)
+    }
+
+    fn link(&self, pace: &mut Pace, now: Instant) -> Option<PilotLink> {
+        let known = lock(&self.pilots).link();
+        known.or_else(|| {
+            let sent = pace.sent.filter(|(at, _)| now.saturating_duration_since(*at) < LOOK_EVERY);
+            let (_, sent) = *pace.sent.insert(sent.unwrap_or_else(|| (now, (self.sent)(now))));
+            sent.map(|carried| PilotLink { carried, is_free: false })
+        })
     }
 }
 
@@ -155,7 +174,7 @@ mod tests {
 
     fn bench() -> (Arc<Mutex<Pilots>>, Downloads, Instant) {
         let pilots = Pilots::shared(Pilot::First);
-        let downloads = Downloads::new(Arc::clone(&pilots));
+        let downloads = Downloads::new(Arc::clone(&pilots), |_| None);
         (pilots, downloads, Instant::now() + Duration::from_secs(60))
     }
 
@@ -171,6 +190,17 @@ mod tests {
         }
         lock(&pilots).set_link(None);
         assert_eq!(downloads.claim(1_000_000, start), (1_000_000, start), "the pilot has gone");
+    }
+
+    #[test]
+    fn who_watches_by_rtsp_alone_has_nine_tenths_of_what_it_is_sent_at_least() {
+        let (pilots, downloads, start) = bench();
+        let downloads = Downloads { sent: Box::new(|_| Some(4e6)), ..downloads };
+        let taken = rate(&downloads, start, 10.0);
+        assert!((380e3..420e3).contains(&taken), "{taken}");
+        lock(&pilots).set_link(Some(PilotLink { carried: 20e6, is_free: false }));
+        let taken = rate(&downloads, start + Duration::from_secs(20), 10.0);
+        assert!((1.9e6..2.1e6).contains(&taken), "{taken}: what the pilot's link shows");
     }
 
     #[test]

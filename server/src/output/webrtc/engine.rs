@@ -232,6 +232,7 @@ impl Engine {
         }
         self.rate_due = Some(now + RATE_INTERVAL);
         let ceilings: Vec<_> = (0..self.streams.len()).map(ceiling).collect();
+        let is_watched = !self.viewers.is_empty();
         let connected = self.viewers.iter_mut().filter(|(_, viewer)| viewer.session.is_connected());
         let (mut viewers, mut links): (Vec<_>, Vec<_>) = connected
             .filter_map(|(id, viewer)| {
@@ -244,7 +245,9 @@ impl Engine {
         let bounds = share_links(now, tether, &ceilings, &mut viewers, &mut links);
         let mut pilots = lock(&self.pilots);
         let of_all = pilots.choose(&links);
-        pilots.set_link(pilot_link(now, known, of_all, &viewers, &links));
+        // One that connects, or whose link is down, finds it free when it comes back.
+        let unknown = || is_watched.then_some(PilotLink { carried: 0.0, is_free: false });
+        pilots.set_link(pilot_link(now, known, of_all, &viewers, &links).or_else(unknown));
         // Of all viewers: who has a right to a place, and whose pictures leave first.
         if let Some(at) = of_all {
             let (id, viewer) = &viewers[at];
