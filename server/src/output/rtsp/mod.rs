@@ -173,6 +173,9 @@ impl RtspOutput {
             }
             care.destroy();
             source.destroy();
+            // Before the end is told, whereupon the context goes: GLib before 2.80 uses it after it is freed where the last
+            // of its sources go at the same time.
+            drop((care, source, server, run, owned));
         })?;
         Ok(Self {
             port,
