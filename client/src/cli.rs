@@ -237,8 +237,8 @@ pub struct Cli {
     #[arg(help_heading = RUNNING, long, value_name = "FILE")]
     pub stats_json: Option<PathBuf>,
 
-    /// Record what is received into this folder, as it comes, from the start; the key R ends it and begins again, also
-    /// without this option [default: off, and Videos/ROV in the home folder for the key R]
+    /// Record what is received into this folder, as it comes, from the start, and fetch later what did not get here, out
+    /// of the vehicle's --ring; the key R ends it and begins again, also without this option [default: off, and Videos/ROV in the home folder for the key R]
     #[arg(help_heading = RECORDING, long, value_name = "FOLDER", conflicts_with = "list")]
     pub record: Option<PathBuf>,
 

@@ -19,6 +19,7 @@ mod late;
 mod limit;
 pub mod login;
 pub mod mailbox;
+mod mending;
 pub mod overlay;
 pub mod receive;
 pub mod reconnect;

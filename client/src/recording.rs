@@ -2,7 +2,7 @@
 //!
 //! All streams that are watched are recorded, each into files of its own. They are taken where the decoder takes them:
 //! what it left out, since something before was lost, is a gap, and the file goes on where the decoder does, with a
-//! keyframe. That thread only copies each into the recorder's queue; all else is done by the recorder's own.
+//! keyframe; what is missing is fetched later (`mending`). That thread only copies each into the recorder's queue; all else is done by the recorder's own.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -12,17 +12,21 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{env, fmt};
 
 use bytes::Bytes;
-use rov_common::api::RecordingState;
+use rov_common::api::{RecordingGap, RecordingState};
 use rov_common::capture_clock::Captured;
 use rov_common::codec::Codec;
 use rov_common::recording::{self, Columns, Folder, Keep, Measured, Picture, Plan, Recorded, Recorder, Split};
 use rov_common::sync::lock;
 
+use crate::mending::Mender;
 use crate::stats::{RecordedFile, RecordingReport};
 use crate::told::Told as Heard;
+use crate::whep::Api;
 
 /// For the index of the files at the end; without it, they can be played too.
 const STOP_LIMIT: Duration = Duration::from_millis(1_800);
+/// At the end, for what is still to be fetched.
+const MEND_LIMIT: Duration = Duration::from_secs(10);
 /// What is watched is mostly known by its name before; if not, files are named after its address.
 const NAME_LIMIT: Duration = Duration::from_secs(1);
 /// Without a picture for longer, nothing is recorded.
@@ -34,8 +38,9 @@ const AHEAD: Duration = Duration::from_secs(5);
 const APART: Duration = Duration::from_secs(1);
 /// Recorders, with those that wait for a disk that hangs: each may hold a queue of pictures.
 const MOST: usize = 24;
-/// Files in the report.
+/// Files, and gaps, in the report.
 const LISTED_FILES: usize = 1_000;
+const LISTED_GAPS: usize = 64;
 const RTP_CLOCK: f64 = 90_000.0;
 
 /// What the command line says.
@@ -87,6 +92,7 @@ pub struct Recording {
     place: Option<(Arc<Folder>, Options)>,
     is_on: AtomicBool,
     reels: Mutex<Reels>,
+    mender: Mender,
 }
 
 #[derive(Default)]
@@ -108,12 +114,13 @@ struct Totals {
     /// The newest of so many.
     files: VecDeque<Recorded>,
     ended_files: u64,
+    newest_gaps: VecDeque<RecordingGap>,
 }
 
 impl Totals {
     fn add(&mut self, reel: &Reel) {
         let stats = reel.recorder.stats();
-        self.expected += lock(&reel.counts).expected;
+        self.expected += lock(&reel.counts).expected.saturating_add_signed(reel.recorder.corrected());
         self.present += stats.pictures;
         self.gaps += stats.gaps;
         self.bytes += stats.total_bytes;
@@ -121,15 +128,23 @@ impl Totals {
         self.files.extend(reel.recorder.files());
         let surplus = self.files.len().saturating_sub(LISTED_FILES);
         self.files.drain(..surplus);
+        self.newest_gaps.extend(stats.newest_gaps);
+        let surplus = self.newest_gaps.len().saturating_sub(LISTED_GAPS);
+        self.newest_gaps.drain(..surplus);
     }
 }
 
 /// The files of one stream of one vehicle, of one codec.
-struct Reel {
-    recorder: Recorder,
+pub struct Reel {
+    pub recorder: Recorder,
     codec: Codec,
+    title: String,
     has_ended: AtomicBool,
+    /// Nothing more comes late.
+    is_settled: AtomicBool,
     counts: Mutex<Counts>,
+    /// Where it can be asked for what is missing, and the stream's name there; empty: its default.
+    vehicle: Mutex<Option<(Api, String)>>,
 }
 
 #[derive(Default)]
@@ -139,8 +154,9 @@ struct Counts {
     /// When the newest one came, and its times.
     taken: Option<Instant>,
     newest: (Duration, Option<Captured>),
-    /// Those that came since and were not decoded.
+    /// Those that came since and were not decoded; when the last of them was captured.
     skipped: u64,
+    tail: Option<Captured>,
 }
 
 impl Counts {
@@ -154,11 +170,31 @@ impl Counts {
 }
 
 impl Reel {
-    fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.has_ended.load(Ordering::Relaxed)
     }
 
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    pub fn vehicle(&self) -> Option<(Api, String)> {
+        lock(&self.vehicle).clone()
+    }
+
+    /// Where it has ended and all of it is in files: when the last picture was captured that came and was not decoded.
+    pub fn ended(&self) -> Option<Option<Captured>> {
+        let is_written = self.has_ended() && self.recorder.stats().state == RecordingState::Off;
+        is_written.then(|| lock(&self.counts).tail)
+    }
+
     /// Does not wait for that.
+    pub fn settle(&self) {
+        self.is_settled.store(true, Ordering::Relaxed);
+        self.recorder.stop(Duration::ZERO);
+    }
+
+    /// Does not wait for that; its files end once nothing more comes late.
     fn end(&self) {
         if self.has_ended.swap(true, Ordering::Relaxed) {
             return;
@@ -167,7 +203,7 @@ impl Reel {
         let skipped = std::mem::take(&mut counts.skipped);
         counts.miss(&self.recorder, skipped);
         drop(counts);
-        self.recorder.stop(Duration::ZERO);
+        self.recorder.set_on(false);
     }
 }
 
@@ -217,7 +253,7 @@ impl Recording {
     }
 
     /// Begins files of this source.
-    fn begin(&self, source: &Source, codec: Codec) -> Option<Arc<Reel>> {
+    fn begin(&self, source: &Source, vehicle: Option<Api>, codec: Codec) -> Option<Arc<Reel>> {
         let (folder, options) = self.place.as_ref()?;
         let mut reels = lock(&self.reels);
         reels.fold();
@@ -238,12 +274,23 @@ impl Recording {
             spare: options.spare,
             // As they come.
             columns: Columns::default(),
+            mends: true,
         };
         match Recorder::start(Arc::clone(folder), plan, |_| {}) {
             Ok(recorder) => {
                 recorder.set_on(true);
-                let reel = Reel { recorder, codec, has_ended: AtomicBool::new(false), counts: Mutex::default() };
-                let reel = Arc::new(reel);
+                let reel = Arc::new(Reel {
+                    recorder,
+                    codec,
+                    title: label.to_owned(),
+                    has_ended: AtomicBool::new(false),
+                    is_settled: AtomicBool::new(false),
+                    counts: Mutex::default(),
+                    vehicle: Mutex::new(vehicle.map(|vehicle| (vehicle, source.stream.clone()))),
+                });
+                if let Err(error) = self.mender.add(Arc::clone(&reel)) {
+                    return reels.fail(format!("cannot start the threads for it: {error}"));
+                }
                 reels.failure = None;
                 reels.open.push(Arc::clone(&reel));
                 Some(reel)
@@ -301,6 +348,7 @@ impl Recording {
             pictures_expected: totals.expected,
             pictures_present: totals.present,
             gaps: totals.gaps,
+            newest_gaps: totals.newest_gaps.into(),
             writing: open.iter().filter_map(|stats| stats.file.as_deref().map(path)).collect(),
             files_ended: totals.ended_files,
             files: totals.files.iter().map(file).collect(),
@@ -311,6 +359,7 @@ impl Recording {
     pub fn finish(&self) {
         let was_on = self.is_on();
         self.set_on(false);
+        self.mender.finish(MEND_LIMIT);
         let end = Instant::now() + STOP_LIMIT;
         let open = lock(&self.reels).open.clone();
         let whole = |reel: &Arc<Reel>| reel.recorder.stop(end.saturating_duration_since(Instant::now()));
@@ -342,7 +391,8 @@ impl Reels {
 
     /// Of those that have ended, only what became of them is kept.
     fn fold(&mut self) {
-        let is_done = |reel: &Arc<Reel>| reel.has_ended() && reel.recorder.stop(Duration::ZERO);
+        let is_settled = |reel: &Reel| reel.is_settled.load(Ordering::Relaxed);
+        let is_done = |reel: &Arc<Reel>| is_settled(reel) && reel.recorder.stop(Duration::ZERO);
         for reel in self.open.extract_if(.., |reel| is_done(reel)) {
             self.ended.add(&reel);
         }
@@ -380,6 +430,7 @@ pub struct Tape {
 #[derive(Default)]
 struct State {
     source: Source,
+    vehicle: Option<Api>,
     is_closed: bool,
     reel: Option<Arc<Reel>>,
     /// Since when the name of what is watched is waited for.
@@ -401,7 +452,22 @@ impl Tape {
         if source.is_other(&state.source) {
             state.end();
         }
+        if let Some(reel) = &state.reel
+            && let Some((_, stream)) = &mut *lock(&reel.vehicle)
+        {
+            stream.clone_from(&source.stream);
+        }
         state.source = source;
+    }
+
+    /// Where what is watched can be asked for what is missing. None: it is not known, and what was known holds.
+    pub fn set_vehicle(&self, vehicle: Option<Api>) {
+        let Some(vehicle) = vehicle else { return };
+        let mut state = lock(&self.state);
+        if let Some(reel) = &state.reel {
+            *lock(&reel.vehicle) = Some((vehicle.clone(), state.source.stream.clone()));
+        }
+        state.vehicle = Some(vehicle);
     }
 
     /// What comes from now on is of another one, although it is not known of which.
@@ -428,11 +494,13 @@ impl Tape {
     }
 
     /// An access unit came, and is not decoded.
-    pub fn skip(&self) {
+    pub fn skip(&self, captured: Option<Captured>) {
         if self.recording.is_on()
             && let Some(reel) = &lock(&self.state).reel
         {
-            lock(&reel.counts).skipped += 1;
+            let mut counts = lock(&reel.counts);
+            counts.skipped += 1;
+            counts.tail = counts.tail.max(captured);
         }
     }
 }
@@ -464,7 +532,7 @@ impl State {
                 return false;
             }
             self.unnamed = None;
-            self.reel = recording.begin(&self.source, codec);
+            self.reel = recording.begin(&self.source, self.vehicle.clone(), codec);
         }
         let Some(reel) = &self.reel else { return false };
         let mut counts = lock(&reel.counts);
@@ -658,10 +726,10 @@ mod tests {
             assert!(bench.take(0, false, true), "a keyframe is asked for");
             bench.run(1..11);
             // Ten come and wait for a keyframe, of which nothing is known of five more.
-            (0..10).for_each(|_| bench.tape.skip());
+            (0..10).for_each(|_| bench.tape.skip(None));
             bench.run(26..36);
             // The last ones are never decoded.
-            (0..3).for_each(|_| bench.tape.skip());
+            (0..3).for_each(|_| bench.tape.skip(None));
             let report = bench.end();
             assert_eq!(counts(&report), (38, 20, 2), "{report:?}");
             let files: Vec<_> =

@@ -307,7 +307,9 @@ async fn watch(
         clock.begin(&config.http, Instant::now());
     }
     viewer.set_clock(clock.clone());
-    viewer.set_api(server.stats.clone().map(|stats| Api { stats, http: config.http.clone() }));
+    let api = server.stats.clone().map(|stats| Api { stats, http: config.http.clone() });
+    viewer.tape.set_vehicle(api.clone());
+    viewer.set_api(api);
     let _standing = guide.stands(server, way.transport());
     let watched = (link.viewer_id(), server.stream.as_str());
     let asking = Asking::new(server.stats.clone(), watched, config.http.clone());

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rov_common::api::RecordingGap;
 use rov_common::capture_clock::Captured;
 use rov_common::clock_sync::Age;
 use rov_common::stamp::Stamp;
@@ -118,6 +119,9 @@ pub struct RecordingReport {
     /// On the disk.
     pub pictures_present: u64,
     pub gaps: u64,
+    /// The newest of them, the last one of each recording last.
+    #[serde(default)]
+    pub newest_gaps: Vec<RecordingGap>,
     /// The files that are being written.
     pub writing: Vec<String>,
     /// How many have ended, and the newest of them.

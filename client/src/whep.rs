@@ -13,7 +13,9 @@ use rov_common::capture_clock::Captured;
 use rov_common::sync::lock;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use ureq::config::{Config, ConfigBuilder};
 use ureq::http::Response;
+use ureq::typestate::AgentScope;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, TcpConnector};
 use url::{Origin, Url};
@@ -37,6 +39,8 @@ const TALK_TIMEOUT: Duration = Duration::from_secs(5);
 const EVENTS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of a clip as a whole: half a minute of what is watched, at the tenth of the link that the server gives for it.
 const CLIP_TIMEOUT: Duration = Duration::from_secs(600);
+/// Of an answer that may take long, between two pieces: the server lets the least of them wait for 2 s.
+const SILENCE: Duration = Duration::from_secs(10);
 const MAX_REDIRECTS: usize = 3;
 /// Answers are some kilobytes.
 const LARGEST_REPLY: u64 = 256 << 10;
@@ -299,6 +303,31 @@ impl Talk {
             })?;
         json(url, reply)
     }
+
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Asks once, at another URL of the same server.
+    pub fn ask_at<T: DeserializeOwned>(&self, url: &Url) -> Result<T, WhepError> {
+        let (url, reply) = self
+            .http
+            .ask((url, url), Connection::Kept(&self.agent), |agent, url, login| by(agent.get(url), login).call())?;
+        json(url, reply)
+    }
+}
+
+/// What `/api/ring/pictures` of a rov-server gives, however long that takes as long as something comes. Blocks.
+pub fn ring_pictures(url: &Url, http: &Http) -> Result<impl io::Read + use<>, WhepError> {
+    let config = config().timeout_connect(Some(TALK_TIMEOUT)).timeout_recv_response(Some(TALK_TIMEOUT));
+    // It is given at the pace of a slow link; where nothing comes, TCP alone would wait for minutes.
+    let agent = with_parts(config.timeout_per_read(Some(SILENCE)).build(), http);
+    let (url, mut reply) =
+        http.ask((url, url), Connection::Kept(&agent), |agent, url, login| by(agent.get(url), login).call())?;
+    match reply.status().as_u16() {
+        200..=299 => Ok(reply.into_body().into_reader()),
+        status => Err(WhepError::Refused { reason: error_text(&body(&mut reply, &url)?), url, status }),
+    }
 }
 
 fn json<T: DeserializeOwned>(url: Url, mut reply: Response<ureq::Body>) -> Result<T, WhepError> {
@@ -429,15 +458,20 @@ fn ask_anew<T>(
 }
 
 fn agent(timeout: Duration, connect_timeout: Duration, http: &Http) -> ureq::Agent {
-    let config = ureq::Agent::config_builder()
-        .timeout_connect(Some(connect_timeout))
-        .timeout_global(Some(timeout))
+    let config = config().timeout_connect(Some(connect_timeout)).timeout_global(Some(timeout)).build();
+    with_parts(config, http)
+}
+
+fn config() -> ConfigBuilder<AgentScope> {
+    ureq::Agent::config_builder()
         .http_status_as_error(false)
         // A proxy of the environment does not lead to a vehicle on the LAN.
         .proxy(None)
         .max_redirects(0)
         .max_redirects_will_error(false)
-        .build();
+}
+
+fn with_parts(config: Config, http: &Http) -> ureq::Agent {
     let (tls, resolver) = (PinnedConnector(http.pins.clone()), DefaultResolver::default());
     if http.interfaces.is_empty() {
         return ureq::Agent::with_parts(config, ().chain(TcpConnector::default()).chain(tls), resolver);

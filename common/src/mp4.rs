@@ -146,6 +146,22 @@ impl Muxer {
         self.close(None)
     }
 
+    /// Takes a picture that belongs between others that were given. It lies where players of the fragments read nothing, as
+    /// they could decode nothing behind it; the index has it in its place.
+    pub fn late(&mut self, picture: &Picture) -> Vec<u8> {
+        let mut out = vec![0; boxes::BOX_HEADER];
+        with_lengths(&picture.unit, &mut out);
+        let length = out.len();
+        out[..4].copy_from_slice(&(length as u32).to_be_bytes());
+        out[4..boxes::BOX_HEADER].copy_from_slice(b"free");
+        let offset = self.length + boxes::BOX_HEADER as u64;
+        let size = (length - boxes::BOX_HEADER) as u32;
+        let time = ticks(picture.time.saturating_sub(self.begun));
+        self.samples.push(Sample { time, offset, size, keyframe: picture.keyframe });
+        self.length += length as u64;
+        out
+    }
+
     /// All that was given is in the file.
     pub fn written(&mut self) {
         self.written = (self.samples.len(), self.length);

@@ -8,6 +8,7 @@
 
 mod folder;
 mod limits;
+mod mending;
 mod name;
 mod queue;
 mod telemetry;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 pub use self::folder::{Disk, Folder, Found, Keep, Output, Stored};
 pub use self::limits::{Bytes, LARGEST, LONGEST, Measure, SPARE, Split};
+pub use self::mending::{Compared, Late, Present, Run, runs};
 pub use self::name::{EXTENSION, Name, SUBTITLES, TIMES, rfc3339};
 use self::queue::{Gap, Shared};
 pub use self::queue::{QUEUE_BYTES, QUEUE_TIME, Recorded};
@@ -45,6 +47,8 @@ pub struct Plan {
     pub spare: u64,
     /// What the vehicle measures; others that come get a column too, in the next file where this one has its head.
     pub columns: Columns,
+    /// What is missing may come late: files end when [`Late::Settled`] says that nothing does.
+    pub mends: bool,
 }
 
 /// Records one stream while it is on, with a thread of its own.
@@ -85,6 +89,27 @@ impl Recorder {
     pub fn miss(&self, pictures: u64, behind: (Duration, Option<Captured>), why: &'static str) {
         let (time, captured) = behind;
         self.shared.miss(Gap { time, captured, pictures, counted: 0, why });
+    }
+
+    /// What comes late, or is known of what is missing, where the plan has that. Waits for a disk that is slow; false: it
+    /// did not take it within `limit`.
+    pub fn give(&self, late: Late, limit: Duration) -> bool {
+        self.shared.give(late, limit)
+    }
+
+    /// What is in files, was captured at a known time and was not compared, where the plan has that.
+    pub fn journal(&self) -> Vec<Present> {
+        self.shared.journal()
+    }
+
+    /// What was captured before is not compared again.
+    pub fn compared(&self, to: Captured) {
+        self.shared.compared(to);
+    }
+
+    /// By how many pictures more, or less, were missing than was told by [`Self::miss`].
+    pub fn corrected(&self) -> i64 {
+        self.shared.corrected()
     }
 
     /// The files that have ended; of very many, the newest.

@@ -1,5 +1,6 @@
 //! A small HTTP client, for tests alone: any status is an answer, and only a missing answer is a failure.
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -80,6 +81,14 @@ fn send_with(
     }?;
     let text = reply.body_mut().read_to_string()?;
     Ok(Reply { url: url.to_owned(), status: reply.status().as_u16(), headers: reply.headers().clone(), body: text })
+}
+
+/// Sends one GET, and gives what comes while it comes, however long that takes.
+pub fn open(url: &str) -> Result<(u16, HeaderMap, impl Read + use<>), ureq::Error> {
+    let config = ureq::Agent::config_builder().timeout_recv_response(Some(TIMEOUT)).http_status_as_error(false);
+    let reply = config.proxy(None).build().new_agent().get(url).call()?;
+    let (head, body) = reply.into_parts();
+    Ok((head.status.as_u16(), head.headers, body.into_reader()))
 }
 
 /// As [`try_request`].

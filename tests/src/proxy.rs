@@ -1,17 +1,20 @@
 //! An HTTP server in front of rov-server: it serves a page, passes everything else on, and can lead the media through a
 //! [`Network`], by putting the port of a [`Relay`] into the server's answers.
 
+use std::convert::Infallible;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use rov_common::api::WHEP_PATH;
+use futures_util::stream;
+use rov_common::api::{RING_PICTURES_PATH, WHEP_PATH};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -140,6 +143,9 @@ async fn pass_on(
     let Some(path) = path.strip_prefix(shared.prefix).map(str::to_owned) else {
         return Err((StatusCode::NOT_FOUND, format!("no server is at {path}")));
     };
+    if path.starts_with(RING_PICTURES_PATH) {
+        return give_on(&shared, &path).await.map_err(failed);
+    }
     let is_offer = method == Method::POST && path.starts_with(WHEP_PATH);
     let text = String::from_utf8_lossy(&body).into_owned();
     // Over a network that loses packets, the server learns the viewer's address from its checks alone: it would find
@@ -170,6 +176,35 @@ async fn pass_on(
     let mut response = (status, reply.body).into_response();
     for name in [header::CONTENT_TYPE, header::LOCATION, header::ETAG] {
         if let Some(value) = reply.headers.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    Ok(response)
+}
+
+/// An answer that comes slowly, as it comes; nothing of it while the link is down.
+async fn give_on(shared: &Arc<Shared>, path: &str) -> Result<Response, String> {
+    let (url, network) = (format!("http://{}{path}", shared.server), shared.network.clone());
+    let asked = tokio::task::spawn_blocking(move || http::open(&url).map_err(|e| e.to_string()));
+    let (status, headers, mut body) = asked.await.map_err(|e| e.to_string())??;
+    shared.seen().requests.push((Method::GET, path.to_owned(), status));
+    let (send, receive) = tokio::sync::mpsc::channel(1);
+    std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(length @ 1..) = body.read(&mut piece) {
+            while network.as_ref().is_some_and(|network| network.is_down()) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if send.blocking_send(Ok::<_, Infallible>(Bytes::copy_from_slice(&piece[..length]))).is_err() {
+                return;
+            }
+        }
+    });
+    let pieces = stream::unfold(receive, async |mut receive| Some((receive.recv().await?, receive)));
+    let mut response = Body::from_stream(pieces).into_response();
+    *response.status_mut() = StatusCode::from_u16(status).map_err(|e| e.to_string())?;
+    for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH] {
+        if let Some(value) = headers.get(&name) {
             response.headers_mut().insert(name, value.clone());
         }
     }

@@ -1,12 +1,22 @@
 //! What a recording at the surface misses, and how it gets that: out of the vehicle's ring.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rov_client::stats::{RecordingReport, Report};
 use rov_common::api::RingListing;
 use rov_common::ring::{Head, Kept};
-use rov_tests::programs::Server;
+use rov_tests::media::marks;
+use rov_tests::process::program;
+use rov_tests::programs::{Client, Server};
+use rov_tests::proxy::Proxy;
+use rov_tests::relay::Network;
 use rov_tests::wait::{START, until};
 use rov_tests::{http, jpeg};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 const PICTURE: [&str; 6] = ["--width", "320", "--height", "240", "--fps", "15"];
 
@@ -69,4 +79,182 @@ fn where_nothing_is_kept_or_the_range_is_none_the_answer_says_why() {
         }
         assert_eq!(ask("?from=1&to=2&stream=sonar").status, 404);
     }
+}
+
+/// Both record, with a network between them.
+struct Dive {
+    folder: TempDir,
+    server: Server,
+    client: Client,
+    network: Arc<Network>,
+    _proxy: Proxy,
+    _runtime: Runtime,
+}
+
+fn dive(args: &[&str]) -> Dive {
+    let folder = TempDir::new().expect("a folder");
+    let [vehicle, surface] = ["vehicle", "surface"].map(|name| folder.path().join(name));
+    let vehicle = ["--record", vehicle.to_str().expect("a plain path"), "--record-free", "1MB"];
+    let server = start(&[&vehicle[..], args].concat());
+    let runtime = Runtime::new().expect("a runtime");
+    let network = Network::new(Duration::from_millis(2), 1);
+    let proxy = Proxy::start(&runtime, server.address, "", Some(network.clone()));
+    let surface = surface.to_str().expect("a plain path");
+    let client = Client::start(&["--url", &proxy.url("/whep"), "--record", surface, "--record-free", "1MB"]);
+    Dive { folder, server, client, network, _proxy: proxy, _runtime: runtime }
+}
+
+fn recording(report: &Report) -> RecordingReport {
+    report.recording.clone().unwrap_or_default()
+}
+
+impl Dive {
+    fn down(&self, time: Duration) {
+        self.network.set_down(true);
+        std::thread::sleep(time);
+        self.network.set_down(false);
+    }
+
+    /// As the client found them, once both have ended.
+    fn end(&mut self) -> RecordingReport {
+        assert_eq!(self.client.process.stop(libc::SIGTERM, 2 * START), 0);
+        assert_eq!(self.server.process.stop(libc::SIGTERM, START), 0);
+        recording(&self.client.report().expect("a report"))
+    }
+
+    fn file(&self, side: &str) -> PathBuf {
+        let entries = std::fs::read_dir(self.folder.path().join(side)).expect("a folder");
+        let all = entries.map(|entry| entry.expect("an entry").path());
+        let files: Vec<_> = all.filter(|path| path.extension().is_some_and(|extension| extension == "mp4")).collect();
+        let [file] = &files[..] else { panic!("{files:?}") };
+        file.clone()
+    }
+
+    /// Whether both files have the same pictures from the client's first to its last, by their tables and by ffprobe; how
+    /// many these are.
+    fn compare(&self) -> u64 {
+        let (vehicle, surface) = (self.file("vehicle"), self.file("surface"));
+        let (sent, here) = (table(&vehicle), table(&surface));
+        let within = |row: &&Row| here[0].captured <= row.captured && row.captured <= here[here.len() - 1].captured;
+        let sent: Vec<_> = sent.iter().filter(within).cloned().collect();
+        let captured = |rows: &[Row]| rows.iter().map(|row| row.captured.clone()).collect::<Vec<_>>();
+        assert_eq!(captured(&here), captured(&sent));
+        assert!(here.iter().all(|row| row.missing == 0), "{here:?}");
+        let shown = packets(&surface);
+        let (from, to) = (sent[0].seconds - 0.001, sent[sent.len() - 1].seconds + 0.001);
+        let of_vehicle = packets(&vehicle).into_iter().filter(|time| (from..=to).contains(time)).count();
+        assert_eq!((shown.len(), of_vehicle), (here.len(), here.len()), "by ffprobe");
+        for (number, time) in shown.iter().enumerate() {
+            assert!((time - here[number].seconds).abs() < 0.001, "{time} {:?}", here[number]);
+        }
+        let numbers: Vec<_> =
+            marks(&["-i", surface.to_str().expect("a plain path")], 320, 240).iter().map(|mark| mark.frame).collect();
+        assert_eq!(numbers.len(), here.len(), "each is decoded");
+        assert!(numbers.windows(2).all(|two| two[0] < two[1]), "each once, in order: {numbers:?}");
+        here.len() as u64
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Row {
+    seconds: f64,
+    captured: String,
+    missing: u64,
+}
+
+fn table(file: &Path) -> Vec<Row> {
+    let text = std::fs::read_to_string(file.with_extension("csv")).expect("the table of times");
+    let row = |(number, line): (usize, &str)| {
+        let fields: Vec<_> = line.split(',').collect();
+        assert_eq!(fields[0], (number + 1).to_string(), "{line}");
+        let [seconds, missing] = [fields[1], fields[4]].map(|field| field.parse::<f64>().expect("a number"));
+        Row { seconds, captured: fields[2].to_owned(), missing: missing as u64 }
+    };
+    text.lines().skip(1).enumerate().map(row).collect()
+}
+
+/// When each is shown, as ffprobe finds it.
+fn packets(file: &Path) -> Vec<f64> {
+    let mut command = Command::new(program("ffprobe", "ffmpeg"));
+    command.args(["-v", "error", "-show_entries", "packet=pts_time", "-of", "csv=p=0"]).arg(file);
+    let output = command.output().expect("ffprobe starts");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().map(|line| line.trim_end_matches(',').parse().expect("a time")).collect()
+}
+
+#[test]
+fn after_an_outage_the_clients_file_has_what_the_vehicles_has() {
+    let mut dive = dive(&["--ring", "60s"]);
+    let present = |report: &Report| recording(report).pictures_present;
+    let before = dive.client.wait_for("it records", START, |report| present(report) > 20);
+    dive.down(Duration::from_secs(4));
+    let is_mended = |report: &Report| {
+        let recording = recording(report);
+        present(report) > present(&before) + 75 && recording.gaps == 0
+    };
+    dive.client.wait_for("what was missed has come", 3 * START, is_mended);
+    let report = dive.end();
+    let log = dive.client.process.stderr();
+    assert!(log.contains("missing pictures were fetched"), "{log}");
+    assert_eq!((report.pictures_expected, report.gaps), (report.pictures_present, 0), "{report:?} {log}");
+    let told = format!("pictures expected {0}, present {0}, gaps 0", report.pictures_present);
+    assert!(log.contains(&told), "{told}: {log}");
+    assert_eq!(dive.compare(), report.pictures_present);
+}
+
+#[test]
+fn at_five_percent_loss_and_cut_short_no_picture_is_missing() {
+    let mut dive = dive(&[]);
+    let present = |report: &Report| recording(report).pictures_present;
+    dive.client.wait_for("it records", START, |report| present(report) > 20);
+    dive.network.set_loss(0.05);
+    let is_long = |report: &Report| present(report) > 150;
+    dive.client.wait_for("ten seconds", 3 * START, is_long);
+    dive.down(Duration::from_millis(700));
+    dive.client.wait_for("the picture is back", START, |report| recording(report).gaps > 0 || present(report) > 200);
+    // What is still missing is fetched before the end.
+    let report = dive.end();
+    let log = dive.client.process.stderr();
+    assert_eq!((report.pictures_expected, report.gaps), (report.pictures_present, 0), "{report:?} {log}");
+    assert_eq!(dive.compare(), report.pictures_present);
+}
+
+#[test]
+fn what_the_vehicle_does_not_keep_is_a_gap_with_its_time_and_the_reason_is_told_once() {
+    let mut dive = dive(&["--ring", "off"]);
+    let present = |report: &Report| recording(report).pictures_present;
+    dive.client.wait_for("it records", START, |report| present(report) > 20);
+    for gaps in [1, 2] {
+        dive.down(Duration::from_millis(700));
+        dive.client.wait_for("a gap", START, |report| recording(report).gaps == gaps);
+    }
+    let begun = Instant::now();
+    let report = dive.end();
+    assert!(begun.elapsed() < Duration::from_secs(9), "nothing is waited for");
+    assert_eq!(report.newest_gaps.len(), 2, "{report:?}");
+    let listed: u64 = report.newest_gaps.iter().map(|gap| gap.pictures).sum();
+    assert_eq!(report.pictures_expected - report.pictures_present, listed, "{report:?}");
+    assert!(report.newest_gaps.iter().all(|gap| gap.at.is_some() && gap.seconds > 0.3), "{report:?}");
+    let log = dive.client.process.stderr();
+    assert_eq!(log.matches("cannot be fetched").count(), 1, "{log}");
+    assert!(log.contains("--ring 30s"), "{log}");
+}
+
+#[test]
+fn a_client_that_is_killed_leaves_a_file_that_plays() {
+    let mut dive = dive(&[]);
+    let present = |report: &Report| recording(report).pictures_present;
+    dive.client.wait_for("it records", START, |report| present(report) > 20);
+    dive.down(Duration::from_secs(1));
+    let is_mended = |report: &Report| present(report) > 60 && recording(report).gaps == 0;
+    let before = dive.client.wait_for("what was missed has come", 2 * START, is_mended);
+    dive.client.process.kill();
+    let file = dive.file("surface");
+    let times = packets(&file);
+    assert!(times.windows(2).all(|two| two[0] < two[1]), "{times:?}");
+    let shown = marks(&["-i", file.to_str().expect("a plain path")], 320, 240);
+    assert_eq!(shown.len(), times.len(), "each is decoded");
+    // All but those of the outage, which no player of an unfinished file can find.
+    assert!(times.len() as u64 + 20 >= present(&before), "{} of {}", times.len(), present(&before));
 }

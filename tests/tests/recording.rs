@@ -254,7 +254,8 @@ fn the_client_records_each_tile_of_the_grid_into_files_of_its_own() {
 #[test]
 fn what_the_network_loses_is_counted_as_a_gap_and_the_clients_file_goes_on_with_a_keyframe() {
     let folder = TempDir::new().expect("a folder");
-    let server = Server::start(&PICTURE);
+    // Nothing can be fetched later.
+    let server = Server::start(&[&PICTURE[..], &["--ring", "off"]].concat());
     let runtime = Runtime::new().expect("a runtime");
     let network = Network::new(Duration::from_millis(2), 1);
     let proxy = Proxy::start(&runtime, server.address, "", Some(network.clone()));

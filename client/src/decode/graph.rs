@@ -440,7 +440,7 @@ fn watch_units(codec: Codec, pad: &gst::Pad, shared: &Arc<GraphShared>) {
                     shared.tell(Note::KeyframeWanted);
                 }
             }
-            (Some(tape), _) if !admitted => tape.skip(),
+            (Some(tape), unit) if !admitted => tape.skip(unit.and_then(|unit| unit.captured)),
             _ => {}
         }
         if admitted { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }

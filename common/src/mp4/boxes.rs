@@ -17,7 +17,7 @@ const EPOCH: u64 = 2_082_844_800;
 /// The header of an `mdat` whose size has 64 bits.
 pub const COVER: usize = 16;
 const CREATION_DATE: &str = "com.apple.quicktime.creationdate";
-const BOX_HEADER: usize = 8;
+pub const BOX_HEADER: usize = 8;
 /// Of samples (section 8.8.3.1): one depends on no other; or it does, and is no place to begin at.
 const KEYFRAME: u32 = 0x0200_0000;
 const OTHER: u32 = 0x0101_0000;

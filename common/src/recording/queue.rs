@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::mending::{Late, Present};
 use super::telemetry::Fields;
 use crate::api::{RecordingState, RecordingStats};
 use crate::capture_clock::Captured;
@@ -21,6 +22,13 @@ const KEYFRAME_EVERY: Duration = Duration::from_secs(5);
 const STUCK: Duration = Duration::from_secs(2);
 /// Between two requests for one.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// What came late and waits for the disk; more waits outside.
+const LATE_BYTES: usize = 8 << 20;
+/// Taken by the writer at once.
+const LATE_AT_ONCE: usize = 2 << 20;
+/// Pictures in files that were not compared with what there was: then the oldest will not be.
+const JOURNAL: usize = 65_536;
 
 /// Files that have ended: so many are remembered, of ten minutes each those of a day.
 const LISTED_FILES: usize = 144;
@@ -95,6 +103,8 @@ pub struct Shared {
     /// The order is another one.
     ordered: Condvar,
     ended: Condvar,
+    /// There is room for what comes late.
+    room: Condvar,
 }
 
 #[derive(Default)]
@@ -125,6 +135,12 @@ struct State {
     files: VecDeque<Recorded>,
     /// Of all.
     ended_files: u64,
+    late: VecDeque<Late>,
+    late_bytes: usize,
+    /// What is in files and was not compared.
+    journal: VecDeque<Present>,
+    /// By how much more, or less, is missing than was guessed.
+    corrected: i64,
 }
 
 impl Shared {
@@ -136,6 +152,7 @@ impl Shared {
             state: Mutex::default(),
             ordered: Condvar::new(),
             ended: Condvar::new(),
+            room: Condvar::new(),
         }
     }
 
@@ -201,19 +218,73 @@ impl Shared {
         state.queue.push_front(queued);
     }
 
-    /// Leaves out what waits of this session and those before, as nothing of it will be written; how many pictures.
-    pub fn clear(&self, last: u64) -> u64 {
+    /// What comes late, or is known of what is missing. Waits for room; false: there was none within `limit`.
+    pub fn give(&self, late: Late, limit: Duration) -> bool {
+        let is_full = |state: &mut State| state.late_bytes > LATE_BYTES && !state.has_ended;
+        let waited = self.room.wait_timeout_while(lock(&self.state), limit, is_full);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if is_full(&mut state) || state.has_ended {
+            return false;
+        }
+        state.late_bytes += late.bytes();
+        state.late.push_back(late);
+        self.ordered.notify_all();
+        true
+    }
+
+    pub fn take_late(&self) -> Vec<Late> {
+        let mut state = lock(&self.state);
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while bytes < LATE_AT_ONCE
+            && let Some(late) = state.late.pop_front()
+        {
+            bytes += late.bytes();
+            taken.push(late);
+        }
+        state.late_bytes -= bytes;
+        self.room.notify_all();
+        taken
+    }
+
+    /// These are in a file.
+    pub fn note(&self, present: &[Present]) {
+        let mut state = lock(&self.state);
+        state.journal.extend(present);
+        let surplus = state.journal.len().saturating_sub(JOURNAL);
+        state.journal.drain(..surplus);
+    }
+
+    pub fn journal(&self) -> Vec<Present> {
+        lock(&self.state).journal.iter().copied().collect()
+    }
+
+    /// What was captured before is not compared again.
+    pub fn compared(&self, to: Captured) {
+        let mut state = lock(&self.state);
+        let before = state.journal.partition_point(|present| present.captured < to);
+        state.journal.drain(..before);
+    }
+
+    pub fn correct(&self, by: i64) {
+        lock(&self.state).corrected += by;
+    }
+
+    pub fn corrected(&self) -> i64 {
+        lock(&self.state).corrected
+    }
+
+    /// Leaves out what waits of this session and those before, as nothing of it will be written; how many pictures, and
+    /// how many of them were counted.
+    pub fn clear(&self, last: u64) -> (u64, u64) {
         let mut state = lock(&self.state);
         let (kept, gone): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut state.queue).into_iter().partition(|queued| queued.session > last);
         state.queue = kept;
         state.bytes = state.queue.iter().map(|queued| queued.picture.unit.len()).sum();
-        if state.session <= last {
-            state.left_out = None;
-        }
+        let left_out = if state.session <= last { state.left_out.take() } else { None };
         // Freed without the lock, for which whoever has pictures would wait.
         drop(state);
-        gone.len() as u64
+        (gone.len() as u64, left_out.map_or(0, |gap| gap.pictures))
     }
 
     /// The disk is full, for hours maybe: nothing is kept for it, and no keyframe asked for, until it is not.
@@ -237,9 +308,11 @@ impl Shared {
     }
 
     /// What to do now: after some time, or when that changes. While there is nothing to do, it waits.
-    pub fn order(&self, last: Order) -> (Order, u64) {
+    pub fn order(&self, last: Order, takes_late: bool) -> (Order, u64) {
         let limit = if last == Order::Rest { Duration::MAX } else { TICK };
-        let waited = self.ordered.wait_timeout_while(lock(&self.state), limit, |state| state.order() == last);
+        let waited = self.ordered.wait_timeout_while(lock(&self.state), limit, |state| {
+            state.order() == last && (!takes_late || state.late.is_empty())
+        });
         let state = waited.unwrap_or_else(PoisonError::into_inner).0;
         (state.order(), state.session)
     }
@@ -252,6 +325,7 @@ impl Shared {
     pub fn ended(&self) {
         lock(&self.state).has_ended = true;
         self.ended.notify_all();
+        self.room.notify_all();
     }
 
     pub fn stop(&self, limit: Duration) -> bool {

@@ -166,6 +166,10 @@ struct Bench {
 }
 
 fn bench(split: Duration, spare: u64) -> Bench {
+    bench_of(split, spare, false)
+}
+
+fn bench_of(split: Duration, spare: u64, mends: bool) -> Bench {
     let (memory, told) = (Memory::new(), Arc::default());
     let folder = Folder::on(Path::new("/nowhere"), Box::new(memory.clone()));
     let told: Arc<Mutex<Vec<RecordingState>>> = told;
@@ -177,6 +181,7 @@ fn bench(split: Duration, spare: u64) -> Bench {
         keep: None,
         spare,
         columns: Columns::default(),
+        mends,
     };
     let recorder = Recorder::start(folder, plan, {
         let told = Arc::clone(&told);
@@ -442,6 +447,7 @@ fn files_on_a_real_disk_are_as_they_should_be() {
         keep: None,
         spare: 0,
         columns: Columns::default(),
+        mends: false,
     };
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
@@ -486,6 +492,7 @@ fn a_file_that_is_deleted_while_it_is_written_is_noticed_and_a_new_one_begins() 
         keep: None,
         spare: 0,
         columns: Columns::default(),
+        mends: false,
     };
     let recorder = Recorder::start(Arc::clone(&folder), plan, |_| {}).unwrap();
     recorder.set_on(true);
@@ -822,4 +829,110 @@ fn without_telemetry_there_are_no_subtitles_and_a_table_of_times_alone() {
     assert_eq!(files.keys().filter(|name| name.ends_with(SUBTITLES)).count(), 0);
     let table = files.iter().find(|(name, _)| name.ends_with(TIMES)).unwrap().1;
     assert!(table.starts_with(b"number,time_s,captured,keyframe,missing_before\n1,"));
+}
+
+impl Bench {
+    /// These are never pushed; whether that is noticed.
+    fn lose(&mut self, count: u32, is_noticed: bool) {
+        if is_noticed {
+            let last = picture(self.number - 1, u64::from(self.number - 1) * 100, false);
+            self.recorder.miss(count.into(), (last.time, last.captured), "they did not get here");
+        }
+        self.number += count;
+    }
+
+    fn captured(number: u32) -> Captured {
+        picture(number, u64::from(number) * 100, false).captured.expect("a time")
+    }
+
+    /// With all that there were, up to the newest in a file; what is missing is given.
+    fn compare(&self, newest: u32, from: u32, give: impl Fn(u32) -> bool) {
+        let end = Instant::now() + LIMIT;
+        while self.recorder.journal().last().is_none_or(|last| last.captured < Self::captured(newest)) {
+            assert!(Instant::now() < end, "{:?}", self.recorder.journal().last());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let journal = self.recorder.journal();
+        let to = journal[journal.len() - 1].captured;
+        let all: Vec<_> = (from..newest + 1).map(Self::captured).collect();
+        let runs = runs(&journal, &all);
+        let missing: Vec<_> = runs.iter().flat_map(|run| run.missing.clone()).collect();
+        let compared = Compared { from: Self::captured(from), to, is_end: false, runs };
+        assert!(self.recorder.give(Late::Compared(compared), LIMIT));
+        self.recorder.compared(to);
+        // In any order, and more than once.
+        let late =
+            (from..newest + 1).rev().filter(|number| missing.contains(&Self::captured(*number)) && give(*number));
+        for number in late.flat_map(|number| [number, number]) {
+            // The time is that of the files' clock, whatever stands here.
+            let late = Picture { time: Duration::ZERO, ..picture(number, u64::from(number) * 100, number % 10 == 0) };
+            assert!(self.recorder.give(Late::Picture(late), LIMIT));
+        }
+        assert!(self.recorder.give(Late::Settled(to), LIMIT));
+    }
+
+    /// `missing_before` of each row, of each table.
+    fn missing_before(&self) -> Vec<Vec<u64>> {
+        let inner = self.memory.0.0.lock().unwrap();
+        let tables = inner.files.iter().filter(|(name, _)| name.ends_with(".csv"));
+        let rows = |table: &Vec<u8>| {
+            let text = String::from_utf8(table.clone()).unwrap();
+            text.lines().skip(1).map(|row| row.rsplit(',').next().unwrap().parse().unwrap()).collect()
+        };
+        tables.map(|(_, table)| rows(table)).collect()
+    }
+}
+
+#[test]
+fn what_comes_late_is_in_its_place_once_and_before_that_the_file_plays_without() {
+    let mut bench = bench_of(LONGEST, 0, true);
+    bench.push(15);
+    bench.lose(5, true);
+    bench.push(15);
+    bench.lose(5, false);
+    bench.push(15);
+    bench.compare(49, 0, |_| true);
+    bench.wait("all has come", |stats| stats.pictures >= 50 && stats.gaps == 0);
+    let played: Vec<_> = bench.numbers()[0].iter().copied().take(40).collect();
+    let expected: Vec<_> = (0..15).chain(20..35).chain(40..50).collect();
+    assert_eq!(played, expected, "a power cut leaves what can be decoded");
+    assert!(bench.recorder.stop(LIMIT));
+    assert_eq!(bench.numbers(), [(0..55).collect::<Vec<_>>()]);
+    let video = &bench.memory.videos()[0];
+    assert!(video.iter().all(|read| read.time == u64::from(read.number) * 9_000), "each at its time");
+    assert_eq!(bench.missing_before(), [vec![0; 55]]);
+    let stats = bench.recorder.stats();
+    assert_eq!((stats.pictures, stats.gaps, stats.missing, stats.newest_gaps.len()), (55, 0, 0, 0), "{stats:?}");
+    assert_eq!(bench.recorder.corrected(), 5, "of five nobody knew");
+    let file = &bench.recorder.files()[0];
+    assert_eq!((file.pictures, file.gaps, file.missing), (55, 0, 0), "{file:?}");
+}
+
+#[test]
+fn a_file_waits_for_what_comes_late_and_what_nobody_has_stays_a_gap() {
+    let mut bench = bench_of(Duration::from_secs(5), 0, true);
+    bench.push(55);
+    // Guessed; ten are asked for, of which the first five are forgotten, and two do not come.
+    bench.lose(15, true);
+    bench.push(20);
+    bench.compare(84, 60, |number| number != 63 && number != 69);
+    bench.wait("all has come", |stats| stats.missing == 7);
+    let end = Instant::now() + LIMIT;
+    while bench.recorder.files().is_empty() {
+        assert!(Instant::now() < end, "the first file ends");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(bench.recorder.stop(LIMIT));
+    let there = |number: &u32| !(55..60).contains(number) && *number != 63 && *number != 69;
+    let expected = [(0..70).filter(there).collect::<Vec<_>>(), (70..90).collect()];
+    assert_eq!(bench.numbers(), expected);
+    let rows = bench.missing_before();
+    let gaps: Vec<_> =
+        rows.iter().map(|rows| rows.iter().filter(|row| **row > 0).copied().collect::<Vec<_>>()).collect();
+    assert_eq!(gaps, [vec![5, 1], vec![1]]);
+    assert_eq!((rows[0][55], rows[1][0]), (5, 1));
+    let stats = bench.recorder.stats();
+    assert_eq!((stats.gaps, stats.missing, stats.newest_gaps[0].pictures), (1, 7, 7), "{stats:?}");
+    let missing: Vec<_> = bench.recorder.files().iter().map(|file| (file.pictures, file.missing)).collect();
+    assert_eq!(missing, [(63, 6), (20, 1)]);
 }

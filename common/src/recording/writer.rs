@@ -1,11 +1,15 @@
 //! The thread that writes: files begun, split and ended, what to do when the disk does not take them.
 
+mod mend;
+
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{io, mem};
 
 use super::folder::{Folder, Recording};
+use super::mending::{Guess, Hole, Present};
 use super::name::rfc3339;
 use super::queue::{Gap, Order, QUEUE_BYTES, Queued, Recorded, Shared};
 use super::telemetry::{Columns, Fields, Subtitles};
@@ -36,6 +40,11 @@ const SLOW: Duration = Duration::from_secs(2);
 const LAST_SHOWN: Duration = Duration::from_millis(40);
 /// Of the newest gaps.
 const LISTED_GAPS: usize = 16;
+/// Files that wait for what comes late; and for how long.
+const WAITING: usize = 2;
+const WAITING_TIME: Duration = Duration::from_secs(600);
+/// Gaps that are remembered until they are compared, and those that may be filled.
+const REMEMBERED: usize = 1_024;
 /// The bit rate for the time that is left is that of about so many seconds.
 const RATE_TIME: f64 = 30.0;
 
@@ -68,6 +77,13 @@ pub struct Writer {
     rate: Rate,
     /// Of tables from now on.
     columns: Columns,
+    /// Files that wait for what comes late, the oldest first.
+    waiting: VecDeque<Current>,
+    /// Of the next file.
+    number: u64,
+    /// What was found missing and is not compared, and what may come late.
+    guesses: VecDeque<Guess>,
+    holes: VecDeque<Hole>,
 }
 
 struct Paused {
@@ -77,13 +93,14 @@ struct Paused {
 
 /// The file that is being written.
 struct Current {
+    number: u64,
     recording: Recording,
     muxer: Muxer,
     /// What the muxer gave and is not written yet, and the rows of its pictures.
     bytes: Vec<u8>,
-    rows: Vec<Row>,
+    rows: Vec<NewRow>,
     /// Of the fragment that is being collected.
-    open_rows: Vec<Row>,
+    open_rows: Vec<NewRow>,
     /// Of the table, once it has its head.
     columns: Option<Columns>,
     /// None: they cannot be written.
@@ -98,13 +115,46 @@ struct Current {
     /// Of those that are missing before one of these: how often, and how many.
     gaps: u64,
     missing: u64,
+    /// Where pictures may come late: what stands in the table, and what was written last.
+    table: Option<Vec<Row>>,
+    written: Vec<Present>,
+    /// Pictures that came late and are written.
+    late: u64,
+    /// When the file began to wait.
+    ended: Option<Instant>,
+    /// The table is another one than was written.
+    is_mended: bool,
 }
 
 /// Of the table of times.
 struct Row {
-    /// What is known of every picture.
-    text: String,
+    time: Duration,
+    captured: Option<Captured>,
+    keyframe: bool,
+    missing: u64,
+    /// What was measured then, as it stands behind these.
+    beside: String,
+}
+
+/// One that is to be written.
+struct NewRow {
+    number: u64,
+    row: Row,
     fields: Option<Arc<Fields>>,
+}
+
+impl Row {
+    fn write(&self, number: u64, begun: Duration, out: &mut String) {
+        let seconds = self.time.saturating_sub(begun).as_secs_f64();
+        let captured = self.captured.map(rfc3339).unwrap_or_default();
+        let (keyframe, missing) = (u8::from(self.keyframe), self.missing);
+        // Into a string nothing fails.
+        let _ = writeln!(out, "{number},{seconds:.6},{captured},{keyframe},{missing}{}", self.beside);
+    }
+}
+
+fn head(columns: &Columns) -> String {
+    format!("number,time_s,captured,keyframe,missing_before{}\n", columns.head())
 }
 
 /// Why it does not go on now.
@@ -136,6 +186,10 @@ impl Writer {
             pruned: None,
             there: 0,
             rate: Rate::default(),
+            waiting: VecDeque::new(),
+            number: 0,
+            guesses: VecDeque::new(),
+            holes: VecDeque::new(),
         }
     }
 
@@ -144,14 +198,21 @@ impl Writer {
         priority::lower();
         while self.order != Order::Stop {
             let before = self.order;
-            (self.order, self.last_session) = self.shared.order(before);
+            (self.order, self.last_session) = self.shared.order(before, self.paused.is_none());
             if self.order != before {
                 self.tell();
             }
             match self.order {
                 Order::Record => self.record(),
-                Order::Rest | Order::Stop => self.rest(),
+                Order::Rest | Order::Stop => {
+                    self.rest();
+                    // Of files that wait: none that fails is this one.
+                    while self.mend().is_ok_and(|is_some| is_some) {}
+                }
             }
+        }
+        while let Some(file) = self.waiting.pop_front() {
+            self.close_waiting(file);
         }
         self.shared.ended();
     }
@@ -164,7 +225,7 @@ impl Writer {
         if self.paused.is_some() {
             self.looked = None;
         }
-        let worked = self.look(now).and_then(|()| self.take_all());
+        let worked = self.look(now).and_then(|()| self.take_all()).and_then(|()| self.mend());
         if let Err(trouble) = worked {
             self.pause(trouble);
         }
@@ -179,7 +240,11 @@ impl Writer {
             self.pause(trouble);
         }
         self.shared.close(false);
-        let lost = self.shared.clear(self.last_session);
+        let (lost, counted) = self.shared.clear(self.last_session);
+        let missing = lost + counted + self.missing.map_or(0, |gap| gap.pictures);
+        if missing > 0 && self.has_begun {
+            self.remember(Guess { before: None, missing, at: None, file: self.number });
+        }
         self.lose(lost);
         (self.paused, self.has_begun, self.works) = (None, false, false);
         self.unreadable = None;
@@ -256,9 +321,12 @@ impl Writer {
             self.columns.add(fields);
         }
         file.push(picture, queued.fields, missing.map_or(0, |gap| gap.pictures));
+        let number = file.number;
         let is_due = file.is_long(&self.plan) || file.has_other_columns(&self.columns);
         if let Some(gap) = missing {
             self.count(gap, picture);
+            let at = gap.captured.map(rfc3339);
+            self.remember(Guess { before: picture.captured, missing: gap.pictures, at, file: number });
         }
         (self.has_begun, self.why) = (true, "");
         self.shared.need_keyframe(is_due);
@@ -284,7 +352,9 @@ impl Writer {
             self.plan.title,
             self.folder.path().join(recording.name.to_string()).display()
         );
+        self.number += 1;
         self.file = Some(Current {
+            number: self.number,
             recording,
             muxer,
             bytes: header,
@@ -300,6 +370,11 @@ impl Writer {
             pictures: 0,
             gaps: 0,
             missing: 0,
+            table: self.plan.mends.then(Vec::new),
+            written: Vec::new(),
+            late: 0,
+            ended: None,
+            is_mended: false,
         });
         // That it can be written is still to be seen.
         self.tell();
@@ -313,6 +388,7 @@ impl Writer {
         let pictures = file.unwritten.map_or(0, |written| written.pictures);
         file.write(&self.columns).map_err(|error| Trouble::Disk("cannot write", error))?;
         let took = began.elapsed();
+        self.shared.note(&mem::take(&mut file.written));
         if took >= SLOW {
             let seconds = took.as_secs_f64();
             tracing::warn!(
@@ -365,7 +441,23 @@ impl Writer {
         }
         self.write()?;
         self.look_for_file();
-        let Some(file) = self.file.take() else { return Ok(()) };
+        let Some(mut file) = self.file.take() else { return Ok(()) };
+        if !self.waits(&file) {
+            return self.close(file);
+        }
+        file.ended = Some(Instant::now());
+        self.waiting.push_back(file);
+        if self.waiting.len() > WAITING
+            && let Some(oldest) = self.waiting.pop_front()
+        {
+            self.close_waiting(oldest);
+        }
+        Ok(())
+    }
+
+    /// The file gets its index.
+    fn close(&mut self, mut file: Current) -> Result<(), Trouble> {
+        file.settle(self.holes.iter());
         let lasted = file.last.saturating_sub(file.begun).as_secs_f64();
         let (mut recorded, ended) = (file.recorded(), file.finish());
         if let Ok(bytes) = ended {
@@ -399,6 +491,7 @@ impl Writer {
             let ended = if file.muxer.is_empty() {
                 file.recording.discard()
             } else {
+                file.settle(self.holes.iter());
                 let recorded = file.recorded();
                 let ended = cut.and_then(|()| file.finish());
                 let bytes = *ended.as_ref().unwrap_or(&recorded.bytes);
@@ -562,14 +655,12 @@ impl Current {
         self.pictures += 1;
         self.gaps += u64::from(missing > 0);
         self.missing += missing;
-        let time = picture.time.saturating_sub(self.begun);
-        let (number, seconds) = (self.pictures, time.as_secs_f64());
-        let captured = picture.captured.map(rfc3339).unwrap_or_default();
-        let keyframe = u8::from(picture.keyframe);
         if let Some(subtitles) = &mut self.subtitles {
-            subtitles.show(time, fields.as_deref());
+            subtitles.show(picture.time.saturating_sub(self.begun), fields.as_deref());
         }
-        self.open_rows.push(Row { text: format!("{number},{seconds:.6},{captured},{keyframe},{missing}"), fields });
+        let (time, captured, keyframe) = (picture.time, picture.captured, picture.keyframe);
+        let row = Row { time, captured, keyframe, missing, beside: String::new() };
+        self.open_rows.push(NewRow { number: self.pictures, row, fields });
         (self.last, self.came) = (picture.time.max(self.last), Instant::now());
     }
 
@@ -603,14 +694,15 @@ impl Current {
         self.muxer.written();
         self.bytes.clear();
         self.unwritten = None;
-        let mut table = String::new();
-        if self.columns.is_none() {
-            // Into a string nothing fails.
-            let _ = writeln!(table, "number,time_s,captured,keyframe,missing_before{}", columns.head());
-        }
+        let mut table = if self.columns.is_none() { head(columns) } else { String::new() };
         let columns = self.columns.get_or_insert_with(|| columns.clone());
-        for Row { text, fields } in self.rows.drain(..) {
-            let _ = writeln!(table, "{text}{}", columns.row(fields.as_deref()));
+        for NewRow { number, mut row, fields } in self.rows.drain(..) {
+            row.beside = columns.row(fields.as_deref());
+            row.write(number, self.begun, &mut table);
+            if let Some(all) = &mut self.table {
+                self.written.extend(row.captured.map(|captured| Present { captured, time: row.time }));
+                all.push(row);
+            }
         }
         // Without the table the pictures are worth as much.
         if let Some(times) = &mut self.recording.times
@@ -651,7 +743,8 @@ impl Current {
     /// What is in it, once all was written that was given.
     fn recorded(&self) -> Recorded {
         let (name, bytes) = (self.recording.name.to_string(), self.muxer.length());
-        Recorded { name, bytes, pictures: self.pictures, gaps: self.gaps, missing: self.missing }
+        let pictures = self.pictures + self.late;
+        Recorded { name, bytes, pictures, gaps: self.gaps, missing: self.missing }
     }
 
     /// Gives its size.
@@ -659,7 +752,7 @@ impl Current {
         let end = self.last.saturating_sub(self.begun) + LAST_SHOWN;
         self.subtitles.iter_mut().for_each(|subtitles| subtitles.end(end));
         self.write_subtitles();
-        let Self { mut recording, muxer, .. } = self;
+        let Self { mut recording, muxer, table, columns, is_mended, begun, .. } = self;
         let length = muxer.length();
         let ending = muxer.finish();
         let length = length + ending.index.len() as u64;
@@ -669,6 +762,12 @@ impl Current {
         video.sync()?;
         video.overwrite(ending.cover_at, &ending.cover)?;
         video.sync()?;
+        if let (Some(times), Some(table), true) = (&mut recording.times, table, is_mended) {
+            let mut rows = head(&columns.unwrap_or_default());
+            (1..).zip(&table).for_each(|(number, row)| row.write(number, begun, &mut rows));
+            times.cut(0)?;
+            times.append(rows.as_bytes())?;
+        }
         for beside in [&mut recording.times, &mut recording.subtitles].into_iter().flatten() {
             beside.sync()?;
         }

@@ -1,5 +1,5 @@
-//! How fast pictures are given in the background: with what the link has spare beside those that are watched, and where it
-//! has nothing spare with a tenth of what it carries. While nobody watches, as fast as the connection takes them.
+//! How fast pictures are given in the background: with what the link has spare beside those that are watched, and where
+//! these could use more than it carries with a tenth of that. While nobody watches, as fast as the connection takes them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -59,7 +59,7 @@ impl Pace {
                 self.sent.insert(viewer.id.clone(), viewer.bytes);
                 let sent = before.get(&viewer.id).map(|before| viewer.bytes.saturating_sub(*before) as f64 * 8.0);
                 let rate = sent.zip(passed).map(|(bits, passed)| bits / passed.max(1e-3));
-                Link { address, carries: viewer.available_bandwidth as f64, rate }
+                Link { address, carries: viewer.available_bandwidth as f64, is_full: viewer.limited, rate }
             })
         });
         let seen: Vec<_> = seen.collect();
@@ -73,6 +73,8 @@ impl Pace {
 struct Link {
     address: IpAddr,
     carries: f64,
+    /// The pictures could use more.
+    is_full: bool,
     /// What it is sent; None: not measured yet.
     rate: Option<f64>,
 }
@@ -93,7 +95,8 @@ fn spare(links: &[Link], others: f64) -> Option<f64> {
     let of_address = |address: IpAddr| {
         let there: Vec<_> = links.iter().filter(|link| link.address == address).collect();
         let carries: f64 = there.iter().map(|link| link.carries).sum();
-        let rate = there.iter().map(|link| link.rate).sum::<Option<f64>>();
+        let is_full = there.iter().any(|link| link.is_full);
+        let rate = there.iter().map(|link| link.rate).sum::<Option<f64>>().filter(|_| !is_full);
         rate.map_or(0.0, |rate| carries - rate - others).max(carries * SHARE)
     };
     let narrowest = links.iter().map(|link| of_address(link.address)).min_by(f64::total_cmp);
@@ -105,13 +108,15 @@ mod tests {
     use super::*;
 
     fn link(last: u8, carries: f64, rate: Option<f64>) -> Link {
-        Link { address: IpAddr::from([10, 0, 0, last]), carries, rate }
+        Link { address: IpAddr::from([10, 0, 0, last]), carries, is_full: false, rate }
     }
 
     #[test]
     fn a_full_link_gives_a_tenth_and_one_that_is_not_what_is_spare() {
         assert_eq!(spare(&[], 0.0), None, "nobody watches");
         assert_eq!(spare(&[link(1, 4e6, Some(3.8e6))], 0.0), Some(0.4e6));
+        let full = Link { is_full: true, ..link(1, 4e6, Some(1e6)) };
+        assert_eq!(spare(&[full], 0.0), Some(0.4e6), "the pilot's picture would take the rest");
         assert_eq!(spare(&[link(1, 5e6, Some(2e6))], 0.0), Some(3e6));
         assert_eq!(spare(&[link(1, 5e6, None)], 0.0), Some(0.5e6), "before the rate is known");
         // Two tiles over one link; a pilot elsewhere.

@@ -60,6 +60,7 @@ impl RecordingOutput {
             keep: config.keep,
             spare: config.spare,
             columns: Columns::new(board.iter().flat_map(|board| board.fields()).map(|field| field.name.clone())),
+            mends: false,
         };
         let (change, changed) = watch::channel(RecordingStats::default());
         let recorder = Recorder::start(Arc::clone(folder), plan, move |stats| drop(change.send_replace(stats.clone())));

@@ -1,0 +1,551 @@
+//! Recordings without gaps: what they miss is fetched from the vehicle's ring (`/api/ring`) in the background.
+//!
+//! Every two seconds what is in the files of each stream is compared with what the vehicle sent, by times of capture, and
+//! what is missing is fetched, at a pace that the vehicle sets. One thread compares; two fetch, so that what is lost while
+//! much is fetched is not forgotten by the ring meanwhile.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::Read;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rov_common::api::RingListing;
+use rov_common::capture_clock::Captured;
+use rov_common::recording::{self, Compared, Late, Picture, Present, Run, runs};
+use rov_common::ring::{Head, Kept};
+use rov_common::sync::lock;
+use url::Url;
+
+use crate::recording::Reel;
+use crate::whep::{self, Api, Talk, WhepError};
+
+/// Beside the statistics.
+const RING: &str = "ring";
+const PICTURES: &str = "ring/pictures";
+/// Between two comparisons of a recording; and that is looked whether one has ended.
+const EVERY: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(200);
+/// Threads that fetch: a server gives to two at once.
+const FETCH: usize = 2;
+/// Runs of missing pictures that wait to be fetched; then the oldest is given up.
+const MOST: usize = 1_024;
+/// Until a vehicle that did not answer, or was busy, is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Until one that gives nothing is asked again.
+const REFUSED: Duration = Duration::from_secs(30);
+/// A recording that has ended is given up where the vehicle does not answer for so long, and whatever it does.
+const SILENT: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(600);
+/// Whoever waits for longer is told what for.
+const SHORT: Duration = Duration::from_millis(500);
+/// For the disk to take the end of a recording, without which nothing can be compared.
+const HANGS: Duration = Duration::from_secs(2);
+/// For the disk to take a picture.
+const DISK: Duration = Duration::from_secs(10);
+/// Lists for one comparison.
+const PAGES: usize = 8;
+
+/// Of the whole program. Its threads end with it.
+#[derive(Default)]
+pub struct Mender {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// There is something to fetch; something was fetched or settled.
+    jobs: Condvar,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    has_begun: bool,
+    is_over: bool,
+    /// Those that are new.
+    reels: Vec<Arc<Reel>>,
+    /// How many are not settled.
+    open: usize,
+    jobs: VecDeque<Job>,
+    /// What is being fetched, and is not there yet: the beginnings, by recording.
+    under_way: HashMap<u64, Vec<Captured>>,
+}
+
+struct Job {
+    number: u64,
+    reel: Arc<Reel>,
+    run: u64,
+    after: Captured,
+    missing: Vec<Captured>,
+    not_before: Instant,
+}
+
+impl Mender {
+    /// # Errors
+    /// Where there is no thread for it.
+    pub fn add(&self, reel: Arc<Reel>) -> std::io::Result<()> {
+        let mut state = lock(&self.shared.state);
+        if !state.has_begun {
+            let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+            let shared = Arc::clone(&self.shared);
+            thread("gaps").spawn(move || shared.run())?;
+            for _ in 0..FETCH {
+                let shared = Arc::clone(&self.shared);
+                thread("gaps-fetch").spawn(move || shared.fetch())?;
+            }
+            state.has_begun = true;
+        }
+        state.open += 1;
+        state.reels.push(reel);
+        Ok(())
+    }
+
+    /// Waits until all recordings, which have ended, are settled.
+    pub fn finish(&self, limit: Duration) {
+        let is_open = |state: &mut State| state.open > 0;
+        let mut state = lock(&self.shared.state);
+        for limit in [SHORT, limit.saturating_sub(SHORT)] {
+            let waited = self.shared.changed.wait_timeout_while(state, limit, is_open);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if state.open > 0 && limit == SHORT {
+                tracing::info!("recording: what is missing is fetched before the end");
+            }
+        }
+    }
+}
+
+impl Drop for Mender {
+    fn drop(&mut self) {
+        lock(&self.shared.state).is_over = true;
+        self.shared.jobs.notify_all();
+        self.shared.changed.notify_all();
+    }
+}
+
+/// A recording, as the thread that compares knows it.
+struct Watched {
+    number: u64,
+    reel: Arc<Reel>,
+    talk: Option<(Url, String, Talk)>,
+    /// When the vehicle last said that it gives nothing.
+    refused: Option<Instant>,
+    run: Option<u64>,
+    compared: Option<Instant>,
+    /// Up to there; and what the recorder was told.
+    until: Option<Captured>,
+    settled: Option<Captured>,
+    /// The end is compared, too.
+    is_whole: bool,
+    /// It is not wanted any more; and all of it is in files.
+    left: Option<Instant>,
+    ended: Option<Instant>,
+    answered: Instant,
+    told: HashSet<String>,
+}
+
+impl Shared {
+    fn run(&self) {
+        let (mut all, mut number) = (Vec::<Watched>::new(), 0);
+        loop {
+            let state = lock(&self.state);
+            let waited = self.changed.wait_timeout_while(state, TICK, |state| !state.is_over);
+            let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if state.is_over {
+                return;
+            }
+            let new = std::mem::take(&mut state.reels);
+            drop(state);
+            for reel in new {
+                number += 1;
+                all.push(Watched::new(number, reel));
+            }
+            all.retain_mut(|watched| {
+                watched.look(self);
+                let is_settled = self.settle(watched);
+                if is_settled {
+                    watched.reel.settle();
+                    lock(&self.state).open -= 1;
+                    self.changed.notify_all();
+                }
+                !is_settled
+            });
+        }
+    }
+
+    /// Tells the recorder up to when nothing comes any more; whether that is for ever.
+    fn settle(&self, watched: &mut Watched) -> bool {
+        let mut state = lock(&self.state);
+        let waiting = state.jobs.iter().filter(|job| job.number == watched.number).map(|job| job.after);
+        let fetched = state.under_way.get(&watched.number).into_iter().flatten().copied();
+        let open = waiting.chain(fetched).min();
+        let is_late = watched.ended.is_some_and(|ended| {
+            ended.elapsed() >= LONGEST || ended.elapsed() >= SILENT && watched.answered.elapsed() >= SILENT
+        });
+        let hangs = watched.ended.is_none() && watched.left.is_some_and(|left| left.elapsed() >= HANGS);
+        let is_over = watched.ended.is_some() && (watched.is_whole && open.is_none() || is_late) || hangs;
+        if is_over {
+            state.jobs.retain(|job| job.number != watched.number);
+        }
+        drop(state);
+        let until = open.into_iter().chain(watched.until).min();
+        if let Some(until) = until.filter(|until| watched.settled != Some(*until))
+            && watched.reel.recorder.give(Late::Settled(until), Duration::ZERO)
+        {
+            watched.settled = Some(until);
+        }
+        is_over
+    }
+
+    fn fetch(&self) {
+        loop {
+            let next = |state: &mut State| {
+                let now = Instant::now();
+                let due = state.jobs.iter().position(|job| job.not_before <= now)?;
+                state.jobs.remove(due)
+            };
+            let mut state = lock(&self.state);
+            let job = loop {
+                if state.is_over {
+                    return;
+                }
+                if let Some(job) = next(&mut state) {
+                    break job;
+                }
+                let waited = self.jobs.wait_timeout(state, TICK);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            };
+            let (number, after) = (job.number, job.after);
+            state.under_way.entry(number).or_default().push(after);
+            drop(state);
+            let rest = job.fetch();
+            let mut state = lock(&self.state);
+            if let Some(under_way) = state.under_way.get_mut(&number) {
+                if let Some(at) = under_way.iter().position(|begun| *begun == after) {
+                    under_way.swap_remove(at);
+                }
+                if under_way.is_empty() {
+                    state.under_way.remove(&number);
+                }
+            }
+            state.jobs.extend(rest);
+        }
+    }
+
+    fn add_jobs(&self, jobs: impl Iterator<Item = Job>) {
+        let mut state = lock(&self.state);
+        state.jobs.extend(jobs);
+        let surplus = state.jobs.len().saturating_sub(MOST);
+        state.jobs.drain(..surplus);
+        self.jobs.notify_all();
+    }
+}
+
+impl Watched {
+    fn new(number: u64, reel: Arc<Reel>) -> Self {
+        Self {
+            number,
+            reel,
+            talk: None,
+            refused: None,
+            run: None,
+            compared: None,
+            until: None,
+            settled: None,
+            is_whole: false,
+            left: None,
+            ended: None,
+            answered: Instant::now(),
+            told: HashSet::new(),
+        }
+    }
+
+    fn look(&mut self, shared: &Shared) {
+        let end = self.reel.ended();
+        if self.reel.has_ended() {
+            self.left.get_or_insert_with(Instant::now);
+        }
+        if end.is_some() {
+            self.ended.get_or_insert_with(Instant::now);
+        }
+        let is_due = self.compared.is_none_or(|compared| compared.elapsed() >= EVERY) || end.is_some();
+        if self.is_whole || !is_due || self.ended.is_some() && self.compared.is_some_and(|at| at.elapsed() < TICK) {
+            return;
+        }
+        self.compared = Some(Instant::now());
+        let mut journal = self.reel.recorder.journal();
+        journal.sort_by_key(|present| present.captured);
+        let Some(to) = journal.last().map(|last| last.captured) else {
+            self.is_whole = end.is_some();
+            return;
+        };
+        let tail = end.flatten().filter(|tail| *tail > to);
+        if journal.len() < 2 && tail.is_none() {
+            self.give_up(to, end.is_some());
+            return;
+        }
+        let is_refused = self.refused.is_some_and(|refused| refused.elapsed() < REFUSED);
+        let Some((vehicle, stream)) = self.reel.vehicle().filter(|_| !is_refused) else {
+            return self.give_up(to, end.is_some());
+        };
+        match self.compare(shared, &journal, tail, (vehicle, &stream), end.is_some()) {
+            Ok(()) => {
+                self.answered = Instant::now();
+                self.until = Some(to);
+                self.is_whole = end.is_some();
+            }
+            // It has ended.
+            Err(WhepError::Closed { .. }) if self.ended.is_some_and(|ended| ended.elapsed() >= HANGS) => {
+                self.give_up(to, true);
+            }
+            // It is asked again.
+            Err(WhepError::Unreachable { .. } | WhepError::Closed { .. }) => {}
+            Err(WhepError::Refused { status: 429 | 500..=599, .. }) => self.answered = Instant::now(),
+            Err(error) => {
+                self.refused = Some(Instant::now());
+                self.tell(format!("what is missing cannot be fetched: {}", reason(&error)));
+                self.give_up(to, end.is_some());
+            }
+        }
+    }
+
+    /// Nothing up to there can be compared.
+    fn give_up(&mut self, to: Captured, is_end: bool) {
+        self.reel.recorder.compared(to);
+        (self.until, self.is_whole) = (Some(to), is_end);
+    }
+
+    fn tell(&mut self, text: String) {
+        if self.told.insert(text.clone()) {
+            tracing::warn!("recording of {}: {text}", self.reel.title());
+        }
+    }
+
+    fn compare(
+        &mut self,
+        shared: &Shared,
+        journal: &[Present],
+        tail: Option<Captured>,
+        (vehicle, stream): (Api, &str),
+        is_end: bool,
+    ) -> Result<(), WhepError> {
+        if self.talk.as_ref().is_none_or(|(of, named, _)| (of, named.as_str()) != (&vehicle.stats, stream)) {
+            let url = place(&vehicle, RING, stream);
+            self.talk = Some((vehicle.stats, stream.to_owned(), Talk::new(url, vehicle.http)));
+        }
+        let Some((.., talk)) = &self.talk else { return Ok(()) };
+        let (first, last) = (journal[0].captured, journal[journal.len() - 1].captured);
+        let to = tail.unwrap_or(last);
+        let listing = list(talk, first, to)?;
+        if self.run.replace(listing.run).is_some_and(|run| run != listing.run) {
+            // Another clock of captures, and an empty ring.
+            self.tell("the vehicle was started again: what was missing before is not known there".to_owned());
+            self.reel.recorder.compared(last);
+            return Ok(());
+        }
+        let compared = compared(journal, &listing, to, is_end);
+        if compared.from > first && compared.runs.iter().any(|run| run.after.captured < compared.from) {
+            self.tell("the vehicle keeps what was sent for less time than it was missing (--ring)".to_owned());
+        }
+        let jobs: Vec<_> = compared.runs.iter().filter(|run| !run.missing.is_empty()).cloned().collect();
+        // Before the pictures.
+        self.reel.recorder.give(Late::Compared(compared), DISK);
+        self.reel.recorder.compared(last);
+        shared.add_jobs(jobs.into_iter().map(|run| Job {
+            number: self.number,
+            reel: Arc::clone(&self.reel),
+            run: listing.run,
+            after: run.after.captured,
+            missing: run.missing,
+            not_before: Instant::now(),
+        }));
+        Ok(())
+    }
+}
+
+/// Without the address, which has another range each time.
+fn reason(error: &WhepError) -> String {
+    match error {
+        WhepError::Refused { status, reason, .. } => format!("{reason} (HTTP {status})"),
+        WhepError::NotWhep { reason, .. } => reason.clone(),
+        WhepError::NoLogin { .. } => "the vehicle wants a user name and a password: give --user".to_owned(),
+        WhepError::WrongLogin { .. } => "the vehicle refused the user name or the password".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn place(vehicle: &Api, path: &str, stream: &str) -> Url {
+    let mut url = vehicle.stats.join(path).unwrap_or_else(|_| vehicle.stats.clone());
+    if !stream.is_empty() {
+        url.query_pairs_mut().append_pair("stream", stream);
+    }
+    url
+}
+
+fn range(mut url: Url, from: Captured, to: Captured) -> Url {
+    url.query_pairs_mut().append_pair("from", &from.micros().to_string()).append_pair("to", &to.micros().to_string());
+    url
+}
+
+/// In several answers, where there are so many.
+fn list(talk: &Talk, from: Captured, to: Captured) -> Result<RingListing, WhepError> {
+    let mut all: RingListing = talk.ask_at(&range(talk.url().clone(), from, to))?;
+    for _ in 1..PAGES {
+        if all.until_us >= to.micros() {
+            break;
+        }
+        let next = Captured(Duration::from_micros(all.until_us + 1));
+        let more: RingListing = talk.ask_at(&range(talk.url().clone(), next, to))?;
+        if more.run != all.run {
+            break;
+        }
+        all.until_us = more.until_us;
+        all.pictures_us.extend(more.pictures_us);
+    }
+    Ok(all)
+}
+
+/// What is missing, as far as the vehicle knows it.
+fn compared(journal: &[Present], listing: &RingListing, to: Captured, is_end: bool) -> Compared {
+    let captured = |micros: u64| Captured(Duration::from_micros(micros));
+    // What is told has whole microseconds.
+    let to = if listing.until_us < to.micros() { captured(listing.until_us) } else { to };
+    // Nothing is kept: nothing is known.
+    let from = listing.kept_from_us.map_or(to, captured).max(journal[0].captured);
+    let all: Vec<_> = listing.pictures_us.iter().map(|micros| captured(*micros)).filter(|at| *at >= from).collect();
+    let mut runs = runs(journal, &all);
+    // Of what was missing then, a part is forgotten.
+    let next = journal.partition_point(|present| present.captured < from);
+    if let (Some(after), Some(before)) = (next.checked_sub(1).map(|last| journal[last]), journal.get(next)) {
+        let is_known = runs.iter().any(|run| run.after == after);
+        if !is_known {
+            runs.insert(0, Run { after, before: Some(*before), missing: Vec::new() });
+        }
+    }
+    Compared { from, to, is_end, runs }
+}
+
+impl Job {
+    /// Gives what is still to be fetched.
+    fn fetch(mut self) -> Option<Self> {
+        self.not_before = Instant::now() + AGAIN;
+        let (vehicle, stream) = self.reel.vehicle()?;
+        let (from, to) = (*self.missing.first()?, *self.missing.last()?);
+        let url = range(place(&vehicle, PICTURES, &stream), from, to);
+        let answer = match whep::ring_pictures(&url, &vehicle.http) {
+            Ok(answer) => answer,
+            // It is busy, or does not answer.
+            Err(WhepError::Unreachable { .. } | WhepError::Closed { .. }) => return Some(self),
+            Err(WhepError::Refused { status: 429 | 500..=599, .. }) => return Some(self),
+            Err(error) => {
+                tracing::warn!("recording of {}: {}: {}", self.reel.title(), self.lost(), reason(&error));
+                return None;
+            }
+        };
+        let pictures = self.missing.len();
+        match self.read(answer) {
+            Ok(_) if self.missing.is_empty() => {
+                tracing::info!("recording of {}: {pictures} missing pictures were fetched", self.reel.title());
+                None
+            }
+            Ok(is_taken) => {
+                let why = if is_taken { "the vehicle has left them out" } else { "the disk does not take them" };
+                tracing::warn!("recording of {}: {}: {why}", self.reel.title(), self.lost());
+                None
+            }
+            Err(error) => {
+                tracing::debug!("recording of {}: fetching is broken off: {error}", self.reel.title());
+                Some(self).filter(|job| !job.missing.is_empty())
+            }
+        }
+    }
+
+    fn lost(&self) -> String {
+        let at = self.missing.first().map(|first| recording::rfc3339(*first)).unwrap_or_default();
+        format!("{} pictures from {at} on stay missing", self.missing.len())
+    }
+
+    /// False: the recorder does not take them.
+    fn read(&mut self, mut answer: impl Read) -> std::io::Result<bool> {
+        let head = Head::read(&mut answer)?;
+        if head.run != self.run {
+            return Ok(true);
+        }
+        for _ in 0..head.pictures {
+            let Kept { captured, keyframe, unit } = Kept::read(&mut answer)?;
+            let Ok(at) = self.missing.binary_search(&captured) else { continue };
+            let picture = Picture { unit, time: Duration::ZERO, captured: Some(captured), keyframe };
+            if !self.reel.recorder.give(Late::Picture(picture), DISK) {
+                return Ok(false);
+            }
+            self.missing.remove(at);
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Captured {
+        Captured(Duration::from_millis(1_700_000_000_000 + ms))
+    }
+
+    fn present(ms: u64) -> Present {
+        Present { captured: at(ms), time: Duration::from_millis(ms) }
+    }
+
+    fn listing(kept_from: Option<u64>, until: u64, pictures: &[u64]) -> RingListing {
+        let micros = |ms: u64| at(ms).micros();
+        RingListing {
+            run: 1,
+            kept_from_us: kept_from.map(micros),
+            until_us: micros(until),
+            pictures_us: pictures.iter().map(|ms| micros(*ms)).collect(),
+        }
+    }
+
+    fn missing(compared: &Compared) -> Vec<(u64, Vec<u64>)> {
+        let ms = |captured: Captured| (captured.0 - at(0).0).as_millis() as u64;
+        let run = |run: &Run| (ms(run.after.captured), run.missing.iter().map(|captured| ms(*captured)).collect());
+        compared.runs.iter().map(run).collect()
+    }
+
+    #[test]
+    fn what_the_vehicle_sent_and_is_not_there_is_missing() {
+        let journal: Vec<_> = [0, 40, 80, 200, 240].map(present).into();
+        let all = [0, 40, 80, 120, 160, 200, 240];
+        let whole = compared(&journal, &listing(Some(0), 240, &all), at(240), false);
+        assert_eq!((whole.from, whole.to, missing(&whole)), (at(0), at(240), vec![(80, vec![120, 160])]));
+        let end = [&all[..], &[280, 320]].concat();
+        let tail = compared(&journal, &listing(Some(0), 320, &end), at(320), true);
+        assert_eq!(missing(&tail)[1], (240, vec![280, 320]));
+        assert!(tail.is_end && tail.runs[1].before.is_none());
+        // Nanoseconds are not told.
+        let last = Present { captured: Captured(at(240).0 + Duration::from_nanos(999)), ..present(240) };
+        let finer = [&journal[..4], &[last]].concat();
+        assert_eq!(compared(&finer, &listing(Some(0), 240, &all), last.captured, false).to, last.captured);
+    }
+
+    #[test]
+    fn what_the_vehicle_has_left_out_is_not_known_and_of_the_rest_a_part_is() {
+        let journal: Vec<_> = [0, 40, 200, 240].map(present).into();
+        let part = compared(&journal, &listing(Some(120), 240, &[120, 160, 200, 240]), at(240), false);
+        assert_eq!((part.from, missing(&part)), (at(120), vec![(40, vec![120, 160])]));
+        let none = compared(&journal, &listing(Some(180), 240, &[200, 240]), at(240), false);
+        assert_eq!((none.from, missing(&none)), (at(180), vec![(40, vec![])]), "of that a part was guessed");
+        let nothing = compared(&journal, &listing(None, 240, &[]), at(240), false);
+        assert_eq!(nothing.from, at(240), "nothing is known");
+    }
+
+    #[test]
+    fn a_stream_is_asked_for_by_its_name() {
+        let stats = Url::parse("http://10.0.0.2:8080/api/stats").expect("a URL");
+        let vehicle = Api { stats, http: whep::Http::default() };
+        let url = range(place(&vehicle, RING, "bow/stream 1"), at(0), at(1));
+        let expected = "http://10.0.0.2:8080/api/ring?stream=bow%2Fstream+1&from=1700000000000000&to=1700000000001000";
+        assert_eq!(url.as_str(), expected);
+        assert_eq!(place(&vehicle, PICTURES, "").as_str(), "http://10.0.0.2:8080/api/ring/pictures");
+    }
+}
