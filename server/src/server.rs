@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{CameraConfig, Config, RecordConfig, RtpConfig, SourceConfig, SourceKind};
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::events::Events;
-use crate::http::{self, Api, Clips, Downloads, Recorded, Tls, ring_places};
+use crate::http::{self, Api, Clips, Downloads, Recorded, RingPlaces, Tls};
 use crate::identity::{self, Identity};
 use crate::inlet::Inlet;
 use crate::onvif::Onvif;
@@ -390,7 +390,7 @@ impl Server {
             recordings: recordings.clone(),
             recorded: recorded.map(Recorded::new),
             clips: Clips::new(start_rings(&streams, config.ring)),
-            ring_places: ring_places(),
+            ring_places: RingPlaces::default(),
             downloads,
             settings,
             events: events.clone(),

@@ -16,7 +16,6 @@ mod login;
 mod metrics;
 mod onvif;
 mod openapi;
-mod pace;
 mod page;
 mod recordings;
 mod ring;
@@ -43,7 +42,7 @@ use rov_common::api::{
 };
 use serde::Deserialize;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+
 use tokio_util::sync::CancellationToken;
 
 use self::access::{Access, guard};
@@ -54,7 +53,7 @@ use self::jpeg::{mjpeg, snapshot};
 use self::login::{authenticate, login, may_watch};
 use self::metrics::metrics;
 pub use self::recordings::Recorded;
-pub use self::ring::places as ring_places;
+pub use self::ring::Places as RingPlaces;
 use self::sdp::sdp;
 pub use self::tls::{CertificateFiles, Tls};
 use self::whep::{hang_up, modify, offer, whep, whep_options};
@@ -92,7 +91,7 @@ pub struct Api {
     pub recorded: Option<Recorded>,
     pub clips: Clips,
     /// Of answers with pictures out of a ring.
-    pub ring_places: Arc<Semaphore>,
+    pub ring_places: RingPlaces,
     pub downloads: Downloads,
     pub settings: Arc<Settings>,
     pub events: Events,
@@ -164,7 +163,7 @@ fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
         // Nothing is changed by it: a link leads to it as well.
         .route(CLIP_PATH, get(clip::clip).post(clip::clip).layer(paced()))
         .route(RING_PATH, get(ring::list))
-        .route(RING_PICTURES_PATH, get(ring::pictures))
+        .route(RING_PICTURES_PATH, get(ring::pictures).layer(paced()))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), may_watch));
     let opened = Router::new()
         .route(&format!("{RECORDINGS_PATH}/{{file}}"), get(recordings::open).delete(recordings::delete).layer(paced()))

@@ -1,11 +1,12 @@
 //! `/api/ring`: which pictures are kept of a stream, and the pictures themselves by their times of capture, for whoever
 //! may watch. rov-client fetches by it what its recording misses.
 //!
-//! Pictures are given in the background: no faster than `pace` allows. Each answer holds its pictures until it is through,
+//! Pictures are given in the background: no faster than `downloads` allows. Each answer holds its pictures until it is through,
 //! also those that the ring has left out since.
 
 use std::io::ErrorKind;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -19,15 +20,15 @@ use rov_common::api::{RING_PICTURES_PATH, RingListing};
 use rov_common::capture_clock::Captured;
 use rov_common::mp4::Picture;
 use rov_common::ring::{Head, Kept, PICTURE_HEAD};
+use rov_common::sync::lock;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::pace::Pace;
 use super::{Api, Arrival, Choice, Failure};
 use crate::output::ring::RingOutput;
 
-/// Answers with pictures at once: each may hold as much as a ring.
-pub(super) const PLACES: usize = 2;
+/// Answers with pictures at once, of which one address has half: each may hold as much as a ring, of pictures that others
+/// hold as well.
+const PLACES: usize = 8;
 /// For one to be fetched, after which it holds no memory any more.
 const LIMIT: Duration = Duration::from_secs(600);
 /// In one list: the rest is asked for again.
@@ -55,9 +56,31 @@ impl Range {
     }
 }
 
-/// Those of a server.
-pub fn places() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(PLACES))
+/// The addresses that are given pictures now, once for each answer.
+#[derive(Clone, Default)]
+pub struct Places(Arc<Mutex<Vec<IpAddr>>>);
+
+struct Place(Places, IpAddr);
+
+impl Places {
+    fn take(&self, address: IpAddr) -> Option<Place> {
+        let mut all = lock(&self.0);
+        let its = all.iter().filter(|other| **other == address).count();
+        if all.len() >= PLACES || its >= PLACES / 2 {
+            return None;
+        }
+        all.push(address);
+        Some(Place(self.clone(), address))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut all = lock(&self.0.0);
+        if let Some(at) = all.iter().position(|address| *address == self.1) {
+            all.swap_remove(at);
+        }
+    }
 }
 
 type Asked = (Result<Query<Choice>, QueryRejection>, Result<Query<Range>, QueryRejection>);
@@ -99,7 +122,7 @@ pub(super) async fn pictures(
     range: Result<Query<Range>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let (at, ring, (from, to)) = asked(&api, (choice, range))?;
-    let Ok(place) = Arc::clone(&api.ring_places).try_acquire_owned() else { return Ok(busy()) };
+    let Some(place) = api.ring_places.take(arrival.peer) else { return Ok(busy()) };
     let pictures = ring.between(from, to);
     let stream = &api.streams[at];
     let head = Head { run: stream.clock().run(), codec: stream.codec(), pictures: pictures.len() as u32 };
@@ -115,7 +138,6 @@ pub(super) async fn pictures(
         head: Bytes::copy_from_slice(&head),
         unit: Bytes::new(),
         pictures: pictures.into_iter(),
-        pace: Pace::new(Arc::clone(&api), arrival.peer),
         until: Instant::now() + LIMIT,
         _place: place,
     };
@@ -124,7 +146,9 @@ pub(super) async fn pictures(
 
 fn busy() -> Response {
     let again = [(header::RETRY_AFTER, HeaderValue::from_static("5"))];
-    let reason = format!("pictures are fetched by {PLACES} at once at most: try again when one of them is through");
+    let reason = format!(
+        "{PLACES} answers are given at once at most, half of them to one address: try again when one of them is through"
+    );
     (again, Failure(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response()
 }
 
@@ -134,9 +158,8 @@ struct Rest {
     head: Bytes,
     unit: Bytes,
     pictures: std::vec::IntoIter<Picture>,
-    pace: Pace,
     until: Instant,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Rest {
@@ -157,7 +180,6 @@ impl Rest {
 async fn next_piece(rest: Option<Rest>) -> Option<(std::io::Result<Bytes>, Option<Rest>)> {
     let mut rest = rest?;
     let piece = rest.next()?;
-    rest.pace.wait(piece.len()).await;
     if Instant::now() > rest.until {
         tracing::warn!("{RING_PICTURES_PATH}: not fetched within {} s, broken off", LIMIT.as_secs());
         return Some((Err(ErrorKind::TimedOut.into()), None));
@@ -168,6 +190,17 @@ async fn next_piece(rest: Option<Rest>) -> Option<(std::io::Result<Bytes>, Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_address_leaves_half_of_the_places_to_others() {
+        let (places, ip) = (Places::default(), |host| IpAddr::from([10, 0, 0, host]));
+        let mut held: Vec<_> = (0..PLACES).filter_map(|_| places.take(ip(1))).collect();
+        assert_eq!(held.len(), PLACES / 2);
+        held.extend((2..20).filter_map(|host| places.take(ip(host))));
+        assert_eq!(held.len(), PLACES);
+        held.remove(0);
+        assert!(places.take(ip(1)).is_some(), "one that is through leaves its place");
+    }
 
     #[test]
     fn a_range_has_two_times_in_their_order() {
