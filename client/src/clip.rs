@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rov_common::capture_clock::Captured;
 use rov_common::exif::About;
 use rov_common::priority;
-use rov_common::recording::{Bytes, EXTENSION, Name};
+use rov_common::recording::{Bytes, Name};
 
 use crate::snapshot;
 use crate::whep::{Api, Clip, WhepError};
@@ -101,43 +101,47 @@ impl Drop for Clips {
 
 /// Says what was saved.
 fn save(folder: &Path, api: &Api, about: &About, stop: &AtomicBool) -> Result<String, String> {
-    let clip = ask(api, &about.stream, None)?;
+    let clip = request(api, &about.stream, None).map_err(reason)?;
     let begun =
         clip.captured.unwrap_or_else(|| Captured(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()));
     let seconds = clip.seconds.map(|seconds| format!("{seconds:.0} s, ")).unwrap_or_default();
     make_folder(folder)?;
-    let (name, file) = create(folder, begun, &snapshot::label(about), EXTENSION)?;
+    let (name, file) = create(folder, &snapshot::label(about), |label| Name::new(begun, label).of_clip())?;
     let bytes = write_into(clip, file, &folder.join(&name), stop)?;
     tracing::info!("clip: {}", folder.join(&name).display());
     Ok(format!("Saved {name}: {seconds}{}", Bytes(bytes)))
 }
 
-/// Asks a server for a clip of so many seconds, or of as many as it keeps; the reason why it gives none is for people.
-pub fn ask(api: &Api, stream: &str, seconds: Option<u64>) -> Result<Clip, String> {
-    let clip = match api.clip(stream, seconds) {
+/// Asks a server for a clip of so many seconds, or of as many as it keeps.
+pub fn request(api: &Api, stream: &str, seconds: Option<u64>) -> Result<Clip, WhepError> {
+    match api.clip(stream, seconds) {
         // It keeps less: all of that.
         Err(WhepError::Refused { status: 422, .. }) if seconds.is_some() => api.clip(stream, None),
         clip => clip,
-    };
-    clip.map_err(|error| match error {
+    }
+}
+
+/// Why a server gives none, for people.
+pub fn reason(error: WhepError) -> String {
+    match error {
         WhepError::Refused { status: 404, reason, .. } if reason == NO_SUCH_PATH => {
             "the server keeps nothing for clips: it is of an earlier version".to_owned()
         }
         WhepError::Refused { reason, .. } => reason,
         error => error.to_string(),
-    })
+    }
 }
 
 pub fn make_folder(folder: &Path) -> Result<(), String> {
     fs::create_dir_all(folder).map_err(|error| format!("{}: cannot make this folder: {error}", folder.display()))
 }
 
-/// The part of a file that is not there yet, as `2026-11-30_19-30-12.345Z_Nemo_bow_stream1.mp4`, or `-2` and so on: a part
-/// keeps its name for it.
-pub fn create(folder: &Path, begun: Captured, label: &str, extension: &str) -> Result<(String, File), String> {
+/// The part of a file that is not there yet, of the name that goes with this label, or with `-2` and so on: a part keeps
+/// its name for it.
+pub fn create(folder: &Path, label: &str, name: impl Fn(&str) -> String) -> Result<(String, File), String> {
     for number in 1..=MOST_ALIKE {
         let label = if number == 1 { label.to_owned() } else { format!("{label}-{number}") };
-        let name = Name::new(begun, &label).to_string().replace(EXTENSION, extension);
+        let name = name(&label);
         let path = folder.join(&name);
         if path.exists() {
             continue;
@@ -227,16 +231,16 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let begun = Captured(Duration::from_millis(1_700_000_000_012));
         let save = |body, bytes, stop: bool| {
-            let (name, file) = create(folder.path(), begun, "Nemo bow", EXTENSION)?;
+            let (name, file) = create(folder.path(), "Nemo bow", |label| Name::new(begun, label).of_clip())?;
             write_into(clip(body, bytes), file, &folder.path().join(name), &AtomicBool::new(stop))
         };
         assert_eq!(save(b"whole", Some(5), false), Ok(5));
         assert_eq!(save(b"of unknown length", None, false), Ok(17));
         assert_eq!(save(b"half", Some(8), false), Err("it broke off after 4 B of 8 B".to_owned()));
         assert!(save(b"whole", Some(5), true).is_err_and(|why| why.contains("ended before")));
-        let saved = ["2023-11-14_22-13-20.012Z_Nemo-bow-2.mp4", "2023-11-14_22-13-20.012Z_Nemo-bow.mp4"];
+        let saved = ["Nemo-bow-2.mp4", "Nemo-bow.mp4"].map(|name| format!("clip_2023-11-14_22-13-20.012Z_{name}"));
         assert_eq!(names(folder.path()), saved, "nothing else is left");
-        assert_eq!(fs::read(folder.path().join(saved[1])).expect("the first"), b"whole");
+        assert_eq!(fs::read(folder.path().join(&saved[1])).expect("the first"), b"whole");
     }
 
     #[test]

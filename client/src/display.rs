@@ -13,6 +13,7 @@ mod fullscreen;
 mod grid;
 mod presses;
 mod sink;
+mod typing;
 mod words;
 
 use std::fmt;
@@ -31,11 +32,11 @@ use self::fullscreen::Fullscreen;
 use self::grid::{Places, Tile};
 use self::presses::{Press, Presses};
 use self::sink::Sink;
+use self::typing::{Typed, Typing};
 use self::words::{
     Presentation, aside, asking, badge, grid_title, mark, message, presentation, recorded, title, title_age,
 };
 use crate::decode::{Picture, PictureForm};
-use crate::event;
 pub use crate::overlay::Tone;
 use crate::overlay::{self, Action, Badge, Corner, Mark, Message, OverlayData};
 use crate::recording::Told;
@@ -62,10 +63,6 @@ const BADGE_BESIDE_PANEL: u32 = 800;
 
 /// The owner is asked again what the window shows beside the video when its answer is so old.
 const VIEW_INTERVAL: Duration = Duration::from_millis(100);
-
-/// What a key that takes back a letter gives.
-const BACKSPACE: char = '\u{8}';
-const DELETE: char = '\u{7f}';
 
 /// Tiles are drawn together, no more often than this.
 const GRID_INTERVAL: Duration = Duration::from_millis(16);
@@ -189,8 +186,9 @@ pub trait Stage {
     fn obey(&mut self, command: Command, now: Instant);
     /// These are to be kept as files: what each pane that has one shows.
     fn save(&mut self, shown: &[Snapped<'_>], now: Instant);
-    /// An event of this moment begins; false: it cannot. Otherwise its text is typed from now on.
-    fn begin_event(&mut self, shown: &[Snapped<'_>], now: Instant) -> bool;
+    /// An event of this moment begins. Its text is typed from now on, also where it cannot be saved: who types does not
+    /// look at why, and letters would be keys.
+    fn begin_event(&mut self, shown: &[Snapped<'_>], now: Instant);
     /// The event is to be saved with this text; none: it is cancelled.
     fn end_event(&mut self, text: Option<String>);
 }
@@ -249,8 +247,7 @@ pub struct Window {
     title: (String, String, Instant),
     show_stats: bool,
     show_keys: bool,
-    /// The text of an event, while it is typed: then keys are letters.
-    typing: Option<String>,
+    typing: Typing,
     /// Of the offers of the last question, the one that Enter takes.
     selected: Option<Offer>,
     /// The last click chose one of the offers, or a key.
@@ -334,7 +331,7 @@ impl Window {
             title: (name.to_owned(), String::new(), Instant::now()),
             show_stats: false,
             show_keys: false,
-            typing: None,
+            typing: Typing::default(),
             selected: None,
             clicked_row: false,
             is_closed: false,
@@ -395,7 +392,7 @@ impl Window {
     pub fn run(mut self, stage: &mut dyn Stage, stop: &CancellationToken) -> Result<Ended, DisplayError> {
         let ended = self.run_on(stage, stop);
         // What was typed so far is worth more than nothing.
-        if let Some(text) = self.typing.take() {
+        if let Some(text) = self.typing.end() {
             stage.end_event(Some(text));
         }
         ended
@@ -523,7 +520,7 @@ impl Window {
                 let places = Places::of(panes.len(), size, status, &said);
                 let states = panes.iter().map(|pane| pane.presentation.in_seconds()).collect();
                 let (captions, keys, message) = (grid.captions, self.show_keys, asked);
-                let typing = self.typing.clone();
+                let typing = self.typing.text().cloned();
                 Content::Grid(Box::new(Tiles { size, places, captions, states, keys, message, typing }))
             }
         }
@@ -547,7 +544,7 @@ impl Window {
             stale: matches!(presentation, Presentation::Stale { .. }),
             mark: mark(presentation.in_seconds(), view),
             message,
-            typing: self.typing.clone(),
+            typing: self.typing.text().cloned(),
             keys: self.show_keys,
             corner: if self.corner.painted { self.corner.shown.0.clone() } else { Corner::default() },
             written: self.written.painted.then(|| (self.written.wanted.texts.clone(), self.written.place)),
@@ -812,9 +809,13 @@ impl Window {
         // Beside live pictures Enter takes the one that is offered, as the line says: digits are streams.
         let takes_digits = question.is_some_and(|question| !is_live || question.offers.len() > 1);
         while let Ok(press) = self.presses.try_recv() {
-            if self.typing.is_some() {
-                self.take_letter(press, stage);
-                continue;
+            match self.typing.press(press, now) {
+                Typed::Other => {}
+                Typed::Part => continue,
+                Typed::End(text) => {
+                    stage.end_event(text);
+                    continue;
+                }
             }
             match (press, question) {
                 (Press::Character(digit @ '1'..='9'), _) if !takes_digits => {
@@ -846,37 +847,15 @@ impl Window {
             Action::Save => save(panes, stage, now),
             Action::Clip => stage.obey(Command::Clip, now),
             Action::Event => {
-                if self.typing.is_none() && stage.begin_event(&snapped(panes), now) {
-                    self.typing = Some(String::new());
+                if self.typing.text().is_none() {
+                    stage.begin_event(&snapped(panes), now);
+                    self.typing.begin();
                 }
             }
             Action::Align => stage.obey(Command::Align, now),
             Action::Record => stage.obey(Command::Record, now),
         }
         false
-    }
-
-    /// While the text of an event is typed.
-    fn take_letter(&mut self, press: Press, stage: &mut dyn Stage) {
-        let Some(text) = &mut self.typing else { return };
-        match press {
-            Press::Key(Key::Enter | Key::NumPadEnter) => stage.end_event(self.typing.take()),
-            Press::Key(Key::Escape) => {
-                self.typing = None;
-                stage.end_event(None);
-            }
-            Press::Character(BACKSPACE | DELETE) | Press::Again(BACKSPACE | DELETE) => {
-                text.pop();
-            }
-            Press::Character(letter) | Press::Again(letter) => {
-                // Arrows and their like are letters of no language on macOS.
-                let is_letter = !letter.is_control() && !('\u{e000}'..='\u{f8ff}').contains(&letter);
-                if is_letter && text.chars().count() < event::LONGEST_TEXT {
-                    text.push(letter);
-                }
-            }
-            Press::Key(_) => {}
-        }
     }
 
     fn answer(&mut self, press: Press, question: &Question, stage: &mut dyn Stage) {

@@ -17,6 +17,7 @@ use crate::overlay::OverlayData;
 use crate::snapshot::Snapshot;
 use crate::stats::{Passage, Report, Shown, TileReport, ms};
 use crate::viewer::{Phase, Viewer};
+use crate::whep::Api;
 
 /// Between two lines of the log that pictures are late.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -41,13 +42,24 @@ struct Seen {
     shown: Shown,
     /// When the newest picture left its decoder. One that is shown after its session may be another vehicle's.
     decoded: Option<Instant>,
-    /// What is to be said of the newest that was taken where it is kept, as of then, with when that left its decoder.
-    about: Option<(Instant, About)>,
+    /// Of the newest that was taken.
+    taken: Option<Taken>,
     /// The session of the newest picture.
     session: u64,
     alarm: Option<LateAlarm>,
     /// When the log said last that pictures are late.
     logged: Option<Instant>,
+}
+
+/// What is to be said of a picture where it is kept, and who is asked for a clip of it, as of when it was taken.
+#[derive(Clone)]
+struct Taken {
+    /// When it left its decoder, which tells it from others.
+    decoded: Instant,
+    about: About,
+    api: Option<Api>,
+    /// Which of the servers it is of.
+    followed: u64,
 }
 
 impl Feed {
@@ -60,7 +72,7 @@ impl Feed {
         max_age: Option<Duration>,
     ) -> Self {
         let (shown, alarm) = (Shown::new(Instant::now()), max_age.map(LateAlarm::new));
-        let seen = Mutex::new(Seen { shown, decoded: None, about: None, session: 0, alarm, logged: None });
+        let seen = Mutex::new(Seen { shown, decoded: None, taken: None, session: 0, alarm, logged: None });
         Self { id, stream, viewer, seen, stop }
     }
 
@@ -92,6 +104,7 @@ impl Feed {
         let (viewer, now) = (&self.viewer, Instant::now());
         let sessions = viewer.mailbox.cleared();
         let picture = next()?;
+        let (api, followed, decoded) = (viewer.api(), viewer.followed(), picture.decoded_at);
         let (mut about, age) = (viewer.about(picture.captured, now), viewer.age(picture.captured, now).ok());
         if age.is_some_and(|age| age.age > POSITION_LIMIT) {
             about.position = Position::default();
@@ -101,7 +114,7 @@ impl Feed {
             return None;
         }
         let mut seen = lock(&self.seen);
-        (seen.decoded, seen.about) = (Some(picture.decoded_at), Some((picture.decoded_at, about)));
+        (seen.decoded, seen.taken) = (Some(decoded), Some(Taken { decoded, about, api, followed }));
         let change = seen.alarm.as_mut().and_then(|alarm| alarm.taken(age, now));
         self.log(change, &mut seen, now);
         Some(picture)
@@ -175,11 +188,23 @@ impl Feed {
         self.log(change, &mut seen, at);
     }
 
+    fn known(&self, picture: &Picture) -> Option<Taken> {
+        lock(&self.seen).taken.clone().filter(|taken| taken.decoded == picture.decoded_at)
+    }
+
+    /// Who is asked for a clip of this picture; and whether its server is the one that is watched now.
+    pub fn origin(&self, picture: &Picture) -> (Option<Api>, bool) {
+        match self.known(picture) {
+            Some(Taken { api, followed, .. }) if followed != self.viewer.followed() => (api, false),
+            _ => (self.viewer.api(), true),
+        }
+    }
+
     /// Its picture as it is to be kept; none where it is gone.
     pub fn snapshot(&self, picture: &Picture, is_moving: bool, now: Instant) -> Option<Snapshot> {
         let kept = picture.to_keep()?;
-        let known = lock(&self.seen).about.clone().filter(|(decoded, _)| *decoded == picture.decoded_at);
-        let mut about = known.map_or_else(|| self.viewer.about(picture.captured, now), |(_, about)| about);
+        let known = self.known(picture);
+        let mut about = known.map_or_else(|| self.viewer.about(picture.captured, now), |taken| taken.about);
         about.taken = picture.captured.unwrap_or_else(|| {
             let since = now.saturating_duration_since(picture.first_packet_at);
             Captured(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(since))
@@ -301,6 +326,7 @@ mod tests {
     use super::*;
     use crate::streams::Listed;
     use crate::viewer::Server;
+    use crate::whep::Http;
 
     #[test]
     fn title_and_corner_name_the_stream_of_a_server_that_has_several() {
@@ -377,14 +403,27 @@ mod tests {
         let follow = |name: &str| feed.viewer.set_server(Server { name: name.to_owned(), ..Default::default() });
         let named = |picture: &Picture| feed.snapshot(picture, true, Instant::now()).expect("kept").about.vehicle;
         follow("Nemo");
+        let api = |host: &str| {
+            let stats = format!("http://{host}:8080/api/stats").parse().expect("a URL");
+            feed.viewer.set_api(Some(Api { stats, http: Http::default() }));
+        };
+        let origin = |picture: &Picture| {
+            let (api, is_watched) = feed.origin(picture);
+            (api.and_then(|api| api.stats.host_str().map(str::to_owned)), is_watched)
+        };
+        api("nemo");
         let old = feed.take(|| Some(picture())).expect("of this session");
+        assert_eq!(origin(&old), (Some("nemo".to_owned()), true));
         follow("Dory");
+        api("dory");
+        assert_eq!(origin(&old), (Some("nemo".to_owned()), false), "its clip is not Dory's");
         // It waited to be drawn together with others.
         assert_eq!(named(&old), "Nemo");
         feed.shown(&old, Instant::now(), None);
         assert_eq!(named(&old), "Nemo");
         let new = feed.take(|| Some(picture())).expect("of this session");
         assert_eq!(named(&new), "Dory");
+        assert_eq!(origin(&new), (Some("dory".to_owned()), true));
         // Nobody knows whose one is that is taken while its session ends.
         assert!(feed.take(|| Some((picture(), feed.viewer.mailbox.clear()).0)).is_none());
     }

@@ -209,7 +209,7 @@ impl Feeds {
     /// Snapshots, clips and events go into this folder.
     pub fn save_into(&mut self, folder: PathBuf) -> std::io::Result<()> {
         self.clips = Some(Clips::new(folder.clone()));
-        self.events = Some(Events::new(folder.clone()));
+        self.events = Some(Events::start(folder.clone())?);
         self.saver = Some(Saver::start(folder)?);
         Ok(())
     }
@@ -527,36 +527,37 @@ impl Stage for Feeds {
         }
     }
 
-    fn begin_event(&mut self, shown: &[Snapped<'_>], now: Instant) -> bool {
-        let seen = |feed: &Arc<Feed>| {
+    fn begin_event(&mut self, shown: &[Snapped<'_>], now: Instant) {
+        let mut telemetry = self.told.fields(now);
+        let mut seen = |feed: &Arc<Feed>| {
             let snapped = shown.iter().find(|snapped| snapped.id == feed.id);
-            let snapshot = snapped.and_then(|snapped| feed.snapshot(snapped.picture, snapped.is_moving, now));
-            let api = feed.viewer.api();
-            match snapshot {
-                Some(Snapshot { picture, about }) => Seen { picture: Some(picture), about, api },
-                None => Seen { picture: None, about: feed.nothing(now), api },
+            let nothing = || Seen { picture: None, about: feed.nothing(now), captured: None, api: feed.viewer.api() };
+            let Some(snapped) = snapped else { return nothing() };
+            let (api, is_watched) = feed.origin(snapped.picture);
+            let Some(snapshot) = feed.snapshot(snapped.picture, snapped.is_moving, now) else { return nothing() };
+            let Snapshot { picture, mut about } = snapshot;
+            if !is_watched {
+                telemetry.clear();
+                about.remarks.push("Another server is connected by now: its telemetry is left out.".to_owned());
             }
+            Seen { picture: Some(picture), about, captured: snapped.picture.captured, api }
         };
-        let seen = self.panes().iter().map(seen).collect();
-        let telemetry = self.told.fields(now);
+        let seen = self.panes().iter().map(&mut seen).collect();
         let begun = match &mut self.events {
             Some(events) => events.begin(seen, telemetry, now),
             None => Err("No event: there is no folder for it".to_owned()),
         };
-        begun
-            .map_err(|reason| {
-                tracing::warn!("{reason}");
-                self.say(reason, SAID_FOR);
-            })
-            .is_ok()
+        if let Err(reason) = begun {
+            tracing::warn!("{reason}");
+            self.say(reason, LISTED_FOR);
+        }
     }
 
     fn end_event(&mut self, text: Option<String>) {
-        let said = if text.is_some() { "Saving the event..." } else { "No event was saved" };
+        let is_saved = text.is_some();
+        let is_saved = self.events.as_mut().is_some_and(|events| events.end(text)) && is_saved;
+        let said = if is_saved { "Saving the event..." } else { "No event was saved" };
         self.say(said.to_owned(), SAID_FOR);
-        if let Some(events) = &mut self.events {
-            events.end(text);
-        }
     }
 
     fn obey(&mut self, command: Command, now: Instant) {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rov_common::exif::About;
 use rov_common::priority;
+use rov_common::recording::Name;
 
 use crate::clip::{create, part};
 use crate::decode::Kept;
@@ -23,7 +24,7 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 /// For one to become a JPEG, whatever the encoder hangs in.
 const JPEG_LIMIT: Duration = Duration::from_secs(15);
 /// Letters of each of the names of vehicle, camera and stream in that of a file: together with a number they stay below
-/// what [`Name`](rov_common::recording::Name) takes.
+/// what [`Name`] takes.
 const MOST_LETTERS: usize = 30;
 
 /// One picture, and what is to be said of it.
@@ -119,16 +120,20 @@ fn save_all(folder: &Path, shown: Vec<Snapshot>) -> String {
 
 /// The name of the file.
 fn save(folder: &Path, Snapshot { picture, about }: Snapshot) -> Result<String, String> {
+    let jpeg = about.write_into(&jpeg(picture)?)?;
+    fs::create_dir_all(folder).map_err(|error| format!("{}: cannot make this folder: {error}", folder.display()))?;
+    let (name, file) = create(folder, &label(&about), |label| Name::new(about.taken, label).beside(".jpg"))?;
+    write_whole(file, &folder.join(&name), &jpeg)?;
+    Ok(name)
+}
+
+/// Behind the pictures, within a limit.
+pub fn jpeg(picture: Kept) -> Result<Vec<u8>, String> {
     let encode = move || {
         priority::lower();
         picture.jpeg()
     };
-    let encoded = within(JPEG_LIMIT, "snapshot", encode).map_err(|error| format!("no JPEG: {error}"))?;
-    let jpeg = about.write_into(&encoded?)?;
-    fs::create_dir_all(folder).map_err(|error| format!("{}: cannot make this folder: {error}", folder.display()))?;
-    let (name, file) = create(folder, about.taken, &label(&about), ".jpg")?;
-    write_whole(file, &folder.join(&name), &jpeg)?;
-    Ok(name)
+    within(JPEG_LIMIT, "snapshot", encode).map_err(|error| format!("no JPEG: {error}"))?
 }
 
 /// Writes a file that is not there yet, as a whole or not at all.
@@ -141,7 +146,7 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), String> {
 }
 
 /// Into the part of a file, which gets its name then.
-fn write_whole(mut file: File, path: &Path, bytes: &[u8]) -> Result<(), String> {
+pub fn write_whole(mut file: File, path: &Path, bytes: &[u8]) -> Result<(), String> {
     let part = part(path);
     let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&part, path));
     written.map_err(|error| {
@@ -227,9 +232,10 @@ mod tests {
     fn a_file_that_is_not_whole_has_another_name_and_keeps_its_own() {
         let folder = tempfile::tempdir().expect("a folder");
         let taken = Captured(Duration::from_millis(1_700_000_000_012));
-        let (name, _file) = create(folder.path(), taken, "Nemo", ".jpg").expect("a file");
+        let create = || create(folder.path(), "Nemo", |label| Name::new(taken, label).beside(".jpg"));
+        let (name, _file) = create().expect("a file");
         assert!(!folder.path().join(&name).exists() && folder.path().join(format!("{name}.part")).exists());
-        let (second, _file) = create(folder.path(), taken, "Nemo", ".jpg").expect("another one");
+        let (second, _file) = create().expect("another one");
         assert_ne!(name, second, "another program is writing it");
     }
 

@@ -117,8 +117,10 @@ struct State {
     sessions: u64,
     /// Of the server of the newest session; none: it cannot be read.
     clock: Option<ServerClock>,
-    /// Likewise; none: it has none that is known.
+    /// Likewise; none: it has none that is known, or another server follows.
     api: Option<Api>,
+    /// Counts servers.
+    followed: u64,
     decoder: Option<Arc<Decoder>>,
     output: Option<PictureForm>,
     /// The failure that was logged last: attempts that fail in the same way are not logged again.
@@ -200,6 +202,7 @@ impl Viewer {
                 sessions: 0,
                 clock: None,
                 api: None,
+                followed: 0,
                 decoder: None,
                 output: None,
                 logged_failure: None,
@@ -324,6 +327,11 @@ impl Viewer {
         self.lock().clock = clock;
     }
 
+    /// Which of the servers that were followed is watched now.
+    pub fn followed(&self) -> u64 {
+        self.lock().followed
+    }
+
     /// By which the server of the newest session is asked for more.
     pub fn api(&self) -> Option<Api> {
         self.lock().api.clone()
@@ -371,6 +379,8 @@ impl Viewer {
         if is_it(&state.server) != is_it(&server) {
             state.forget_streams();
             self.told.forget();
+            state.api = None;
+            state.followed += 1;
         }
         state.server = server;
         self.name_recordings(&state);
@@ -566,6 +576,7 @@ mod tests {
     use rov_common::api::{PictureDoubt, StreamStats};
 
     use super::*;
+    use crate::whep::Http;
 
     #[test]
     fn a_mark_stands_until_the_server_says_otherwise_and_says_how_old_it_is() {
@@ -625,11 +636,15 @@ mod tests {
         };
         viewer.set_server(server("Nemo", "stream1"));
         viewer.set_streams(vec![listed("stream1", "bow"), listed("arm/stream1", "arm")]);
+        let stats = "http://10.0.0.2:8080/api/stats".parse().expect("a URL");
+        viewer.set_api(Some(Api { stats, http: Http::default() }));
         viewer.set_server(server("Nemo", "stream1"));
         assert_eq!(viewer.called(), "Nemo bow/stream1");
+        assert!(viewer.api().is_some());
         viewer.set_server(server("Dory", "stream1"));
         assert_eq!(viewer.called(), "Dory stream1");
         assert!(viewer.streams().is_empty());
+        assert!(viewer.api().is_none(), "no clip of Nemo is called Dory's");
     }
 
     #[test]

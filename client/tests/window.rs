@@ -157,9 +157,8 @@ impl Stage for Theatre {
         }
     }
 
-    fn begin_event(&mut self, shown: &[Snapped<'_>], _: Instant) -> bool {
+    fn begin_event(&mut self, shown: &[Snapped<'_>], _: Instant) {
         println!("\n@event of {}", shown.len());
-        true
     }
 
     fn end_event(&mut self, text: Option<String>) {

@@ -8,6 +8,9 @@ import { zip } from "./zip.js"
 /** Around the moment, and a little for the way of the picture to here. */
 const AFTER_MS = 5500
 const CLIP_S = 11
+/** More are not fetched at once: picture and text are saved without. */
+const MOST_CLIPS = 3
+let clips = 0
 
 const failed = error => ({ failed: error?.message ?? String(error) })
 
@@ -24,6 +27,9 @@ function placeOf(telemetry) {
   }
   return place
 }
+
+/** An event that cannot be saved. Its text is typed all the same: letters would be keys. */
+export const refused = reason => ({ cancel() {}, save: async () => `No event was saved: ${reason}` })
 
 /** An event that begins now; its text is said later. */
 export class Note {
@@ -44,9 +50,15 @@ export class Note {
 
   /** Once the seconds after it are there. */
   async fetch(stream) {
-    await new Promise(resolve => setTimeout(resolve, AFTER_MS))
-    if (this.isCancelled) throw new Error("it was cancelled")
-    return (await fetchClip(stream, CLIP_S)).blob.arrayBuffer()
+    if (clips >= MOST_CLIPS) throw new Error(`${MOST_CLIPS} clips are still being fetched`)
+    clips += 1
+    try {
+      await new Promise(resolve => setTimeout(resolve, AFTER_MS))
+      if (this.isCancelled) throw new Error("it was cancelled")
+      return await (await fetchClip(stream, CLIP_S)).blob.arrayBuffer()
+    } finally {
+      clips -= 1
+    }
   }
 
   cancel() {

@@ -6,7 +6,7 @@ import { logIn, onLost, takeToken, whoIs } from "./login.js"
 import { MAX_TILES, lineup, told, tiles } from "./lineup.js"
 import { Place, notices } from "./place.js"
 import { keepFile, saveClip } from "./clip.js"
-import { Note } from "./event.js"
+import { Note, refused } from "./event.js"
 import { serverStats } from "./session.js"
 import { List, state as recordingState } from "./recordings.js"
 import { Form } from "./settings.js"
@@ -549,14 +549,21 @@ async function clip() {
 
 /** The event whose text is being typed; null: none is. */
 let note = null
-/** More are not saved at once: each holds a clip. */
-const MOST_NOTES = 3
-let notes = 0
 
 function noteEvent() {
   if (note) return $("event-text").focus()
-  if (main.lastPicture === null || grid) return toast(grid ? "Make one of the tiles large first" : "There is no picture yet")
-  if (notes >= MOST_NOTES) return toast(`${MOST_NOTES} events are still being saved`)
+  note = newNote()
+  $("event").hidden = false
+  $("event-text").value = ""
+  $("event-text").focus()
+}
+
+function newNote() {
+  if (main.lastPicture === null || grid) {
+    const reason = grid ? "Make one of the tiles large first" : "There is no picture yet"
+    toast(reason)
+    return refused(reason)
+  }
   const now = clock(), age = now - main.lastPicture, shown = shownStream()
   const canvas = document.createElement("canvas")
   copyPicture(canvas, main.last.hidden ? main.video : main.last)
@@ -569,10 +576,7 @@ function noteEvent() {
   if (mark?.title) remarks.push(`It was marked: ${[mark.title, mark.detail].filter(Boolean).join(", ")}.`)
   const camera = page.server?.streams.find(({ name }) => name === shown)?.camera ?? ""
   const time = new Date(Date.now() - age)
-  note = new Note({ vehicle: page.server?.name ?? "", camera, stream: shown ?? "", time, remarks, telemetry: measured(), picture })
-  $("event").hidden = false
-  $("event-text").value = ""
-  $("event-text").focus()
+  return new Note({ vehicle: page.server?.name ?? "", camera, stream: shown ?? "", time, remarks, telemetry: measured(), picture })
 }
 
 function closeNote() {
@@ -586,10 +590,8 @@ $("event").addEventListener("submit", async submitted => {
   submitted.preventDefault()
   const closed = closeNote()
   if (!closed) return
-  notes += 1
   toast("Saving the event…")
   toast(await closed.save($("event-text").value).catch(error => `The event was not saved: ${error.message}`))
-  notes -= 1
 })
 function cancelNote() {
   closeNote()?.cancel()
@@ -616,7 +618,14 @@ const actions = { c: clip, e: noteEvent, o: toggleSettings, f: toggleFullscreen,
 for (let number = 1; number <= 9; number += 1) actions[number] = () => chooseNumber(number)
 addEventListener("keydown", event => {
   awake()
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.target.closest?.("select, input")) return
+  if (event.ctrlKey || event.metaKey || event.altKey) return
+  if (note) {
+    // What is typed is of the text, wherever a click has put the focus.
+    if (event.target.closest?.("#event")) return
+    if (event.key === "Escape") return cancelNote()
+    return $("event-text").focus()
+  }
+  if (event.repeat || event.target.closest?.("select, input")) return
   const action = actions[event.key.toLowerCase()]
   if (action) event.preventDefault()
   action?.()

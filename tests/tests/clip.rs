@@ -43,7 +43,7 @@ fn a_clip_is_a_file_that_begins_with_a_keyframe_and_has_the_last_seconds() {
     let clip = jpeg::get(server.address, "/api/clip?seconds=3");
     assert_eq!((clip.status, clip.header("content-type")), (200, "video/mp4"), "{clip:?}");
     let name = clip.header("content-disposition").to_owned();
-    assert!(name.starts_with("attachment; filename=\"20") && name.ends_with("Z_cam1_stream1.mp4\""), "{name}");
+    assert!(name.starts_with("attachment; filename=\"clip_20") && name.ends_with("Z_cam1_stream1.mp4\""), "{name}");
     let said: f64 = clip.header("x-content-duration").parse().expect("seconds");
     assert!(clip.header("x-timestamp").parse::<f64>().expect("a time of capture") > 1_700_000_000.0);
     let age: f64 = clip.header("x-age").parse().expect("seconds");

@@ -620,6 +620,11 @@ fn the_page_notes_an_event_as_the_client_does() {
         )
     };
     assert_eq!(chromium.evaluate(&page, &typed("a squid <3")), 0, "a text can be typed");
+    // A click on the picture takes the focus; what is typed then is no key, but of the text.
+    let letter = "document.activeElement.blur(); \
+                document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'i', bubbles: true })); \
+                document.activeElement.id + document.getElementById('info').hidden";
+    assert_eq!(chromium.evaluate(&page, letter), "event-texttrue");
     // All of it is in the window, on a phone too.
     let is_inside = "[...document.querySelectorAll('#event, #event input, #event button')].every(element => { \
                      const { left, top, right, bottom } = element.getBoundingClientRect(); \
@@ -652,6 +657,13 @@ fn the_page_notes_an_event_as_the_client_does() {
     let escape = "document.getElementById('event-text').dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true })); 0";
     chromium.evaluate(&page, escape);
     assert_eq!(chromium.evaluate(&page, "document.getElementById('event').hidden"), true);
+    // However many are being saved, their texts can be typed.
+    for number in 1..=5 {
+        chromium.evaluate(&page, press);
+        assert_eq!(chromium.evaluate(&page, &typed(&number.to_string())), 0, "{number}");
+        chromium.evaluate(&page, "document.getElementById('event').requestSubmit(); 0");
+    }
+    chromium.wait_for(&page, &format!("{toast}.endsWith('but no clip: 3 clips are still being fetched')"), wait::SOON);
     assert_eq!(chromium.complaints(), Vec::<String>::new());
 }
 

@@ -10,7 +10,6 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use rov_common::capture_clock::Captured;
-use rov_common::priority;
 use rov_common::stamp::{self, Stamp};
 use rov_common::units::Resolution;
 
@@ -22,7 +21,6 @@ const SYSTEM_MEMORY: &str = "SystemMemory";
 
 /// Of pictures that are kept.
 const JPEG_QUALITY: u32 = 95;
-const JPEG_LIMIT_S: u64 = 10;
 
 /// A picture, already converted and scaled if that is not the screen's part.
 pub struct Picture {
@@ -71,18 +69,17 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// It as a JPEG. Blocks for as long as that takes; the error says why there is none.
+    /// It as a JPEG, made by the calling thread alone. Blocks for as long as that takes; the error says why there is none.
     pub fn jpeg(self) -> Result<Vec<u8>, String> {
         // JFIF is full range and BT.601 (ITU-T T.871).
         let Resolution { width, height } = self.size;
         let text = format!(
-            "appsrc name=in format=time ! videoscale ! video/x-raw,width={width},height={height},pixel-aspect-ratio=1/1 \
+            "videoscale name=in ! video/x-raw,width={width},height={height},pixel-aspect-ratio=1/1 \
              ! videoconvert ! video/x-raw,format=I420,colorimetry=(string)1:4:0:0 ! jpegenc quality={JPEG_QUALITY} \
-             ! appsink name=out sync=false"
+             ! appsink name=out sync=false async=false"
         );
         let pipeline = gst::parse::launch(&text).map_err(|error| format!("no JPEG encoder: {}", error.message()))?;
         let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| "not a pipeline".to_owned())?;
-        come_behind(&pipeline);
         let sample = self.through(&pipeline);
         let _ = pipeline.set_state(gst::State::Null);
         let sample = sample?;
@@ -92,30 +89,23 @@ impl Kept {
 
     fn through(self, pipeline: &gst::Pipeline) -> Result<gst::Sample, String> {
         let element = |name: &str| pipeline.by_name(name).ok_or_else(|| format!("no element {name}"));
-        let input = element("in")?.downcast::<gst_app::AppSrc>().map_err(|_| "no appsrc")?;
+        // A source would have a thread, of those that GStreamer lends to all pipelines: its priority cannot be given back.
+        let input = gst::Pad::builder(gst::PadDirection::Src).name("src").build();
+        let peer = element("in")?.static_pad("sink").ok_or("no pad")?;
+        input.link(&peer).map_err(|error| error.to_string())?;
+        input.set_active(true).map_err(|error| error.to_string())?;
         let output = element("out")?.downcast::<gst_app::AppSink>().map_err(|_| "no appsink")?;
-        input.set_caps(Some(&self.info.to_caps().map_err(|error| error.to_string())?));
+        let caps = self.info.to_caps().map_err(|error| error.to_string())?;
         let started = pipeline.set_state(gst::State::Playing).is_ok();
-        let given = started && input.push_buffer(self.buffer).is_ok() && input.end_of_stream().is_ok();
-        output.try_pull_sample(gst::ClockTime::from_seconds(JPEG_LIMIT_S)).filter(|_| given).ok_or_else(|| {
+        input.push_event(gst::event::StreamStart::new("picture"));
+        input.push_event(gst::event::Caps::new(&caps));
+        input.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+        let given = started && input.push(self.buffer).is_ok();
+        output.try_pull_sample(gst::ClockTime::ZERO).filter(|_| given).ok_or_else(|| {
             let error = pipeline.bus().and_then(|bus| rov_gst::message::pending_error(&bus));
-            error.unwrap_or_else(|| format!("the JPEG encoder gives nothing within {JPEG_LIMIT_S} s"))
+            error.unwrap_or_else(|| "the JPEG encoder gives nothing".to_owned())
         })
     }
-}
-
-/// Its threads do not take the processor from the pictures that are shown.
-fn come_behind(pipeline: &gst::Pipeline) {
-    let Some(bus) = pipeline.bus() else { return };
-    // Called by each of its threads as that begins.
-    bus.set_sync_handler(|_, message| {
-        if let gst::MessageView::StreamStatus(status) = message.view()
-            && status.get().0 == gst::StreamStatusType::Enter
-        {
-            priority::lower();
-        }
-        gst::BusSyncReply::Pass
-    });
 }
 
 impl fmt::Debug for Picture {
@@ -314,25 +304,21 @@ mod tests {
 
     use super::*;
 
-    #[cfg(target_os = "linux")]
     #[test]
-    fn a_picture_that_is_kept_is_encoded_behind_those_that_are_shown() {
+    fn a_picture_that_is_kept_is_encoded_by_the_thread_that_asks() {
         gst::init().expect("GStreamer");
-        let pipeline = gst::parse::launch("appsrc name=in ! identity name=work ! fakesink").expect("a pipeline");
-        let pipeline = pipeline.downcast::<gst::Pipeline>().expect("a pipeline");
-        come_behind(&pipeline);
+        let pipeline = gst::parse::launch("videoscale name=in ! jpegenc ! appsink name=out sync=false async=false");
+        let pipeline = pipeline.expect("a pipeline").downcast::<gst::Pipeline>().expect("a pipeline");
         let (say, said) = channel();
-        let pad = pipeline.by_name("work").and_then(|work| work.static_pad("sink")).expect("a pad");
+        let pad = pipeline.by_name("out").and_then(|out| out.static_pad("sink")).expect("a pad");
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-            // SAFETY: no pointers. 0 is the calling thread there, see setpriority(2).
-            let _ = say.send(unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) });
+            let _ = say.send(std::thread::current().id());
             gst::PadProbeReturn::Ok
         });
-        let input = pipeline.by_name("in").and_then(|element| element.downcast::<gst_app::AppSrc>().ok());
-        pipeline.set_state(gst::State::Playing).expect("it starts");
-        input.expect("appsrc").push_buffer(gst::Buffer::with_size(4).expect("a buffer")).expect("it is taken");
-        let nice = said.recv_timeout(Duration::from_secs(30)).expect("a buffer comes through");
+        let size = Resolution::new(32, 32);
+        let picture = Picture::from_pixels(size, vec![0; 32 * 32], Instant::now()).expect("a picture");
+        picture.to_keep().expect("kept").through(&pipeline).expect("a JPEG");
         pipeline.set_state(gst::State::Null).expect("it ends");
-        assert!(nice >= 10, "{nice}");
+        assert_eq!(said.try_iter().collect::<Vec<_>>(), [std::thread::current().id()]);
     }
 }

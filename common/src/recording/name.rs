@@ -57,6 +57,11 @@ impl Name {
         stem.map_or_else(|| file.parse().ok(), |stem| format!("{stem}{EXTENSION}").parse().ok())
     }
 
+    /// Of a clip: no recording, so that none is deleted to make room, or counted as one.
+    pub fn of_clip(&self) -> String {
+        format!("clip_{self}")
+    }
+
     /// Of the file with this extension that lies beside it.
     pub fn beside(&self, extension: &str) -> String {
         self.to_string().replace(EXTENSION, extension)
@@ -125,6 +130,8 @@ mod tests {
         assert_eq!(name.to_string(), "2025-11-30_19-30-12.345Z_cam1_stream1.mp4");
         assert_eq!(name.beside(TIMES), "2025-11-30_19-30-12.345Z_cam1_stream1.csv");
         assert_eq!(name.to_string().parse(), Ok(name.clone()));
+        assert_eq!(name.of_clip(), "clip_2025-11-30_19-30-12.345Z_cam1_stream1.mp4");
+        assert_eq!(Name::of_file(&name.of_clip()), None);
         assert_eq!((name.begun(), name.label()), (at(1_764_531_012_345), "cam1_stream1"));
         for extension in SIDECARS {
             assert_eq!(Name::of_file(&name.beside(extension)), Some(name.clone()));

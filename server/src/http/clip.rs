@@ -113,7 +113,7 @@ pub(super) async fn clip(
         (header::CONTENT_TYPE, "video/mp4".to_owned()),
         (header::CONTENT_LENGTH, length.to_string()),
         // Of plain characters.
-        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", Name::new(captured, &label))),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", Name::new(captured, &label).of_clip())),
         (header::CACHE_CONTROL, "no-store".to_owned()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
         (HeaderName::from_static("x-timestamp"), format!("{:.6}", captured.0.as_secs_f64())),
