@@ -583,6 +583,15 @@ impl Window {
                 }
                 Button::Left | Button::LeftTwice => {}
             }
+            let saves = overlay::typing_at(size, click.at);
+            if let Some(saves) = saves.filter(|_| self.typing.text().is_some() && message.is_none()) {
+                self.clicked_row = true;
+                let key = if saves { Key::Enter } else { Key::Escape };
+                if let Typed::End(text) = self.typing.press(Press::Key(key), now) {
+                    stage.end_event(text);
+                }
+                continue;
+            }
             // A question lies over the keys.
             let key = overlay::key_at(size, click.at).filter(|_| self.show_keys && message.is_none());
             if let Some(action) = key {

@@ -282,6 +282,7 @@ impl Writer {
             Message::Begin { id, seen, telemetry, now, .. } => match self.begin(id, seen, telemetry, now) {
                 Ok(work) => {
                     self.works.insert(id, work);
+                    self.write(id);
                 }
                 Err(reason) => {
                     tracing::error!("no event: {reason}");
@@ -355,13 +356,13 @@ impl Writer {
             })
             .collect();
         write(&work.path, &work.event)?;
+        snapshot::keep_names(&self.folder);
         for (Seen { picture, about, .. }, written) in seen.into_iter().zip(&mut work.event.pictures) {
             let file = file_of("snapshot", &about, is_one, ".jpg");
             let jpeg = picture.ok_or_else(|| "there was no picture".to_owned()).and_then(snapshot::jpeg);
             let saved = jpeg.and_then(|jpeg| snapshot::write_new(&work.path.join(&file), &about.write_into(&jpeg)?));
             written.snapshot = saved.map_or_else(Part::Failed, |()| Part::File(file));
         }
-        write(&work.path, &work.event)?;
         Ok(work)
     }
 
@@ -468,7 +469,7 @@ fn fetch(
         }
         // The newest seconds are given.
         let late = Instant::now().saturating_duration_since(due);
-        let seconds = CLIP_SECONDS + late.as_secs_f64().ceil() as u64;
+        let seconds = CLIP_SECONDS + late.as_secs_f64().round() as u64;
         match clip::request(api, stream, Some(seconds)) {
             Err(WhepError::Refused { status: 503, .. }) if late < BUSY_LIMIT && !ends.any() => {
                 ends.wait_until(Instant::now() + BUSY_PAUSE);

@@ -466,26 +466,54 @@ pub fn draw_keys(surface: &mut Surface<'_>) {
     }
 }
 
-/// Draws the text of an event as it is typed, below the middle; of a long one the end.
+/// Where the text of an event is typed, below the middle.
+struct TypingCard {
+    look: Look,
+    /// Of letters.
+    columns: usize,
+    area: Area,
+    /// Below the text: what saves it, and what does not.
+    buttons: [Area; 2],
+}
+
+impl TypingCard {
+    fn of(window: Resolution) -> Self {
+        let (look, width, height) = (Look::of(window), window.width as i32, window.height as i32);
+        let (advance, line) = (look.plain.advance(), look.plain.line());
+        let columns = ((width - 4 * look.pad) / advance).clamp(1, NOTICE_WIDTH);
+        let area = Area {
+            x: (width - columns * advance) / 2 - look.pad,
+            y: (height * 3 / 4 - 2 * line - 2 * look.pad).max(0),
+            width: columns * advance + 2 * look.pad,
+            height: 3 * line + 4 * look.pad,
+        };
+        let half = area.width / 2;
+        // With what is around the letters, for fingers.
+        let left = Area { y: area.y + 2 * line + look.pad, width: half, height: line + 3 * look.pad, ..area };
+        Self { look, columns: columns as usize, area, buttons: [left, Area { x: area.x + half, ..left }] }
+    }
+}
+
+/// Whether the button at this place saves the event whose text is typed; none: there is no button.
+pub fn typing_at(window: Resolution, at: (i32, i32)) -> Option<bool> {
+    let [saves, cancels] = TypingCard::of(window).buttons;
+    if saves.contains(at) { Some(true) } else { cancels.contains(at).then_some(false) }
+}
+
+/// Draws the text of an event as it is typed; of a long one the end.
 pub fn draw_typing(surface: &mut Surface<'_>, text: &str) {
-    let (look, size) = (Look::of(surface.size), surface.size);
-    let (width, height) = (size.width as i32, size.height as i32);
-    let (advance, line) = (look.plain.advance(), look.plain.line());
-    let columns = ((width - 4 * look.pad) / advance).clamp(1, NOTICE_WIDTH) as usize;
-    let help = shortened("Event: Enter saves it, Esc does not", columns);
+    let TypingCard { look, columns, area, buttons } = TypingCard::of(surface.size);
     let text = format!("{}_", known(text));
     let end = text.chars().skip(text.chars().count().saturating_sub(columns)).collect::<String>();
-    let card = Area {
-        x: (width - columns as i32 * advance) / 2 - look.pad,
-        y: (height * 3 / 4 - 2 * line - 2 * look.pad).max(0),
-        width: columns as i32 * advance + 2 * look.pad,
-        height: 2 * line + 2 * look.pad,
-    };
-    surface.fill(card, PANEL, CARD_OPACITY);
-    surface.fill(Area { height: 3 * look.scale, ..card }, BLUE, 256);
-    let (x, y) = (card.x + look.pad, card.y + look.pad);
-    surface.text(&help, (x, y), look.plain, LABEL);
-    surface.text(&end, (x, y + line), look.plain, TEXT);
+    surface.fill(area, PANEL, CARD_OPACITY);
+    surface.fill(Area { height: 3 * look.scale, ..area }, BLUE, 256);
+    let (x, y) = (area.x + look.pad, area.y + look.pad);
+    surface.text("Event", (x, y), look.plain, LABEL);
+    surface.text(&end, (x, y + look.plain.line()), look.plain, TEXT);
+    for (button, does) in buttons.into_iter().zip(["Save (Enter)", "Cancel (Esc)"]) {
+        let at = (button.x + look.pad, button.y + look.pad);
+        surface.text(&shortened(does, columns / 2), at, look.plain, LABEL);
+    }
 }
 
 /// Around a picture that is no live picture of its camera: old, frozen, a test picture. Always a frame of stripes, which
@@ -989,6 +1017,21 @@ mod tests {
     const NOTHING_FOUND: &str = "no server named \"rov-bow\" found within 3.0 s: asked by multicast 239.255.42.98 port 5003 \
                                  and broadcast on eth0 (192.168.2.1/24), wlan0 (10.42.0.17/24) and docker0 (172.17.0.1/16); \
                                  is the server on, and does a firewall let UDP port 5003 through? http://[fe80::1]:8080/whep";
+
+    #[test]
+    fn an_event_can_be_saved_and_cancelled_by_a_click() {
+        for size in [Resolution::new(1280, 720), Resolution::new(320, 240)] {
+            let TypingCard { area, buttons, .. } = TypingCard::of(size);
+            let middle = |area: &Area| (area.x + area.width / 2, area.y + area.height / 2);
+            assert_eq!(buttons.each_ref().map(|button| typing_at(size, middle(button))), [Some(true), Some(false)]);
+            assert_eq!(typing_at(size, (area.x + 1, area.y + 1)), None, "the text");
+            let end = area.y + area.height;
+            assert!(
+                end <= size.height as i32 && buttons.iter().all(|button| button.y + button.height <= end),
+                "{size}"
+            );
+        }
+    }
 
     #[test]
     fn a_long_text_lies_inside_the_window() {

@@ -192,6 +192,7 @@ fn escaped(text: &str) -> String {
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
             // What turns the direction of writing, or is no letter at all.
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
             letter if letter.is_control() && letter != '\n' => escaped.push(' '),
             letter => escaped.push(letter),
         }
@@ -244,6 +245,11 @@ mod tests {
             fs::write(path.join("snapshot.jpg"), b"picture").expect("a file");
         }
         folder
+    }
+
+    #[test]
+    fn no_text_turns_the_direction_of_writing() {
+        assert_eq!(escaped("a\u{202e}b\u{2066}c\u{7}<"), "abc &lt;");
     }
 
     #[test]

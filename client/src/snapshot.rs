@@ -154,9 +154,13 @@ pub fn write_whole(mut file: File, path: &Path, bytes: &[u8]) -> Result<(), Stri
         let _ = fs::remove_file(&part);
         format!("{}: cannot write: {error}", path.display())
     })?;
-    // The name, too, outlasts a power cut; not every system can do that.
-    let _ = path.parent().map(|folder| File::open(folder).and_then(|folder| folder.sync_all()));
+    path.parent().map(keep_names);
     Ok(())
+}
+
+/// Names in a folder, too, outlast a power cut; not every system can do that.
+pub fn keep_names(folder: &Path) {
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
 }
 
 /// What stands behind the time in the names of files.

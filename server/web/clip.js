@@ -5,7 +5,7 @@ import { size } from "./recordings.js"
 import { refusal } from "./session.js"
 
 /** Half a minute of what is watched, at the tenth of the link that the server gives for it. */
-const CLIP_MS = 600000
+export const CLIP_MS = 600000
 
 /** The end of a clip of pictures that come is younger. */
 const OLD_S = 2
@@ -21,10 +21,10 @@ export function keepFile(blob, name) {
 }
 
 /** A clip of so many seconds, or of as many as there are. Fetched, as a link could not carry the login. */
-export async function fetchClip(stream, seconds) {
+export async function fetchClip(stream, seconds, signal = AbortSignal.timeout(CLIP_MS)) {
   const query = new URLSearchParams({ ...stream && { stream }, ...seconds && { seconds } })
-  const reply = await ask(`api/clip?${query}`, { signal: AbortSignal.timeout(CLIP_MS) })
-  if (reply.status === 422 && seconds) return fetchClip(stream)
+  const reply = await ask(`api/clip?${query}`, { signal })
+  if (reply.status === 422 && seconds) return fetchClip(stream, undefined, signal)
   if (!reply.ok) throw await refusal(reply)
   const name = reply.headers.get("content-disposition")?.match(/filename="([^"]+)"/)?.[1] ?? "clip.mp4"
   const number = header => Number(reply.headers.get(header))

@@ -2,7 +2,7 @@
 // the browser, which is unpacked into the folder of the dive: then it is as rov-client's events, and `rov-client report`
 // reads it.
 
-import { fetchClip, keepFile } from "./clip.js"
+import { CLIP_MS, fetchClip, keepFile } from "./clip.js"
 import { zip } from "./zip.js"
 
 /** Around the moment, and a little for the way of the picture to here. */
@@ -36,7 +36,7 @@ export class Note {
   /** `picture`: a promise of a PNG. `time`: when it was shown, as the browser knows it. */
   constructor({ vehicle, camera, stream, time, remarks, telemetry, picture }) {
     this.time = time
-    this.isCancelled = false
+    this.stop = new AbortController()
     this.picture = picture.then(blob => blob.arrayBuffer()).catch(failed)
     this.clip = this.fetch(stream).catch(failed)
     this.event = {
@@ -52,17 +52,18 @@ export class Note {
   async fetch(stream) {
     if (clips >= MOST_CLIPS) throw new Error(`${MOST_CLIPS} clips are still being fetched`)
     clips += 1
+    const limit = setTimeout(() => this.stop.abort(new Error("the clip did not come in time")), CLIP_MS)
     try {
       await new Promise(resolve => setTimeout(resolve, AFTER_MS))
-      if (this.isCancelled) throw new Error("it was cancelled")
-      return await (await fetchClip(stream, CLIP_S)).blob.arrayBuffer()
+      return await (await fetchClip(stream, CLIP_S, this.stop.signal)).blob.arrayBuffer()
     } finally {
+      clearTimeout(limit)
       clips -= 1
     }
   }
 
   cancel() {
-    this.isCancelled = true
+    this.stop.abort()
   }
 
   /** Downloads it, once all is there; what is to be said of it. */

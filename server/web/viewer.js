@@ -549,6 +549,10 @@ async function clip() {
 
 /** The event whose text is being typed; null: none is. */
 let note = null
+/** Events that wait for their clips. */
+let saving = 0
+// The browser asks whether the page is to be left.
+addEventListener("beforeunload", event => { if (note || saving) event.preventDefault() })
 
 function noteEvent() {
   if (note) return $("event-text").focus()
@@ -590,8 +594,10 @@ $("event").addEventListener("submit", async submitted => {
   submitted.preventDefault()
   const closed = closeNote()
   if (!closed) return
+  saving += 1
   toast("Saving the event…")
   toast(await closed.save($("event-text").value).catch(error => `The event was not saved: ${error.message}`))
+  saving -= 1
 })
 function cancelNote() {
   closeNote()?.cancel()

@@ -382,7 +382,8 @@ fn e_notes_an_event_of_which_report_makes_a_page() {
     screen.xdotool(&["mousemove", "100", "100", "key", "e"]);
     screen.xdotool(&["type", "--delay", "20", "a squid <3"]);
     screen.press("Return");
-    let saved = client.wait_for_line("it is saved", wait::START, |line| Some(line.split_once("event: ")?.1.to_owned()));
+    let saved =
+        client.wait_for_line("it is saved", 2 * wait::START, |line| Some(line.split_once("event: ")?.1.to_owned()));
     let read =
         |file: &str| std::fs::read(Path::new(&saved).join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
     let event: Event = serde_json::from_slice(&read("event.json")).expect("an event");
@@ -459,7 +460,8 @@ fn in_the_grid_an_event_has_a_picture_and_a_clip_of_each_tile() {
         report.is_some_and(|report| report.tiles.len() == 2 && report.tiles.iter().all(|tile| tile.frames_shown > 10))
     });
     screen.xdotool(&["mousemove", "100", "100", "key", "e", "x", "Return"]);
-    let saved = client.wait_for_line("it is saved", wait::START, |line| Some(line.split_once("event: ")?.1.to_owned()));
+    let saved =
+        client.wait_for_line("it is saved", 2 * wait::START, |line| Some(line.split_once("event: ")?.1.to_owned()));
     let text = std::fs::read_to_string(Path::new(&saved).join("event.json")).expect("an event");
     let event: Event = serde_json::from_str(&text).expect("an event");
     assert_eq!(event.pictures.iter().map(|one| one.camera.as_str()).collect::<Vec<_>>(), ["bow", "arm"], "{text}");
