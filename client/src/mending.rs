@@ -5,12 +5,13 @@
 //! much is fetched is not forgotten by the ring meanwhile.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rov_common::api::RingListing;
 use rov_common::capture_clock::Captured;
+use rov_common::codec::Codec;
 use rov_common::recording::{self, Compared, Late, Picture, Present, Run, runs};
 use rov_common::ring::{Head, Kept};
 use rov_common::sync::lock;
@@ -42,6 +43,8 @@ const SHORT: Duration = Duration::from_millis(500);
 const HANGS: Duration = Duration::from_secs(2);
 /// For the disk to take a picture.
 const DISK: Duration = Duration::from_secs(10);
+/// More pictures than were asked for, which an answer may have.
+const SURPLUS: usize = 64;
 /// Lists for one comparison.
 const PAGES: usize = 8;
 
@@ -412,7 +415,10 @@ fn compared(journal: &[Present], listing: &RingListing, to: Captured, is_end: bo
     let to = if listing.until_us < to.micros() { captured(listing.until_us) } else { to };
     // Nothing is kept: nothing is known.
     let from = listing.kept_from_us.map_or(to, captured).max(journal[0].captured);
-    let all: Vec<_> = listing.pictures_us.iter().map(|micros| captured(*micros)).filter(|at| *at >= from).collect();
+    let mut all: Vec<_> = listing.pictures_us.iter().map(|micros| captured(*micros)).filter(|at| *at >= from).collect();
+    // They are listed as they were sent.
+    all.sort_unstable();
+    all.dedup();
     let mut runs = runs(journal, &all);
     // Of what was missing then, a part is forgotten.
     let next = journal.partition_point(|present| present.captured < from);
@@ -443,7 +449,10 @@ impl Job {
             }
         };
         let pictures = self.missing.len();
-        match self.read(answer) {
+        let Self { reel, run, missing, .. } = &mut self;
+        let expected = (*run, reel.codec);
+        let answer = Until(answer, Instant::now() + LONGEST);
+        match read(answer, expected, missing, |picture| reel.recorder.give(Late::Picture(picture), DISK)) {
             Ok(_) if self.missing.is_empty() => {
                 tracing::info!("recording of {}: {pictures} missing pictures were fetched", self.reel.title());
                 None
@@ -451,6 +460,10 @@ impl Job {
             Ok(is_taken) => {
                 let why = if is_taken { "the vehicle has left them out" } else { "the disk does not take them" };
                 tracing::warn!("recording of {}: {}: {why}", self.reel.title(), self.lost());
+                None
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                tracing::warn!("recording of {}: {}: {error}", self.reel.title(), self.lost());
                 None
             }
             Err(error) => {
@@ -464,23 +477,42 @@ impl Job {
         let at = self.missing.first().map(|first| recording::rfc3339(*first)).unwrap_or_default();
         format!("{} pictures from {at} on stay missing", self.missing.len())
     }
+}
 
-    /// False: the recorder does not take them.
-    fn read(&mut self, mut answer: impl Read) -> std::io::Result<bool> {
-        let head = Head::read(&mut answer)?;
-        if head.run != self.run {
-            return Ok(true);
+/// Takes what is missing out of an answer, of this run and codec. False: it is not taken.
+fn read(
+    mut answer: impl Read,
+    (run, codec): (u64, Codec),
+    missing: &mut Vec<Captured>,
+    mut give: impl FnMut(Picture) -> bool,
+) -> io::Result<bool> {
+    let head = Head::read(&mut answer)?;
+    if head.run != run {
+        return Ok(true);
+    }
+    if head.codec != codec || head.pictures as usize > missing.len() + SURPLUS {
+        return Err(io::Error::new(ErrorKind::InvalidData, "the vehicle gave other pictures than were asked for"));
+    }
+    for _ in 0..head.pictures {
+        let Kept { captured, keyframe, unit } = Kept::read(&mut answer)?;
+        let Ok(at) = missing.binary_search(&captured) else { continue };
+        if !give(Picture { unit, time: Duration::ZERO, captured: Some(captured), keyframe }) {
+            return Ok(false);
         }
-        for _ in 0..head.pictures {
-            let Kept { captured, keyframe, unit } = Kept::read(&mut answer)?;
-            let Ok(at) = self.missing.binary_search(&captured) else { continue };
-            let picture = Picture { unit, time: Duration::ZERO, captured: Some(captured), keyframe };
-            if !self.reel.recorder.give(Late::Picture(picture), DISK) {
-                return Ok(false);
-            }
-            self.missing.remove(at);
+        missing.remove(at);
+    }
+    Ok(true)
+}
+
+/// Is broken off then, however little comes.
+struct Until<R>(R, Instant);
+
+impl<R: Read> Read for Until<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if Instant::now() >= self.1 {
+            return Err(ErrorKind::TimedOut.into());
         }
-        Ok(true)
+        self.0.read(buffer)
     }
 }
 
@@ -547,5 +579,32 @@ mod tests {
         let expected = "http://10.0.0.2:8080/api/ring?stream=bow%2Fstream+1&from=1700000000000000&to=1700000000001000";
         assert_eq!(url.as_str(), expected);
         assert_eq!(place(&vehicle, PICTURES, "").as_str(), "http://10.0.0.2:8080/api/ring/pictures");
+    }
+    #[test]
+    fn a_picture_captured_before_the_one_that_it_follows_is_not_missing() {
+        let journal: Vec<_> = [140, 150, 180, 190, 230].map(present).into();
+        let listed = listing(Some(140), 230, &[140, 180, 150, 190, 230]);
+        assert_eq!(missing(&compared(&journal, &listed, at(230), false)), []);
+    }
+
+    #[test]
+    fn an_answer_that_is_none_of_what_was_asked_for_or_takes_too_long_is_broken_off() {
+        let answer = |pictures: u32, codec: Codec| {
+            let kept = Kept::head(at(40), true, 5);
+            [&Head { run: 1, codec, pictures }.encode()[..], &kept, &[0, 0, 0, 1, 0x65]].concat()
+        };
+        let read = |answer: &[u8], end: Duration| {
+            let (mut missing, mut given) = (vec![at(40)], 0);
+            let answer = Until(answer, Instant::now() + end);
+            let read = read(answer, (1, Codec::H264), &mut missing, |_| {
+                given += 1;
+                true
+            });
+            (read.map_err(|error| error.kind()), missing.len(), given)
+        };
+        assert_eq!(read(&answer(1, Codec::H264), LONGEST), (Ok(true), 0, 1));
+        assert_eq!(read(&answer(1, Codec::H265), LONGEST), (Err(ErrorKind::InvalidData), 1, 0));
+        assert_eq!(read(&answer(u32::MAX, Codec::H264), LONGEST), (Err(ErrorKind::InvalidData), 1, 0));
+        assert_eq!(read(&answer(1, Codec::H264), Duration::ZERO), (Err(ErrorKind::TimedOut), 1, 0));
     }
 }

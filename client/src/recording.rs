@@ -137,7 +137,7 @@ impl Totals {
 /// The files of one stream of one vehicle, of one codec.
 pub struct Reel {
     pub recorder: Recorder,
-    codec: Codec,
+    pub codec: Codec,
     title: String,
     has_ended: AtomicBool,
     /// Nothing more comes late.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use crate::capture_clock::Captured;
 use crate::mp4::Picture;
 
-/// Times of one picture are no further apart: by RTP and RTSP they are made of two clocks.
-const SAME: Duration = Duration::from_millis(1);
+/// Times of one picture are no further apart than half of what is between two pictures, as by RTP and RTSP they are made
+/// of two clocks; but that is at least, and at most, so much.
+const SAME: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// A picture that is in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,11 +64,12 @@ impl Late {
 pub fn runs(present: &[Present], all: &[Captured]) -> Vec<Run> {
     let mut runs = Vec::<Run>::new();
     let mut next = 0;
-    for captured in all {
-        while present.get(next).is_some_and(|one| one.captured.0 + SAME < captured.0) {
+    for (number, captured) in all.iter().enumerate() {
+        let same = same(all, number);
+        while present.get(next).is_some_and(|one| one.captured.0 + same < captured.0) {
             next += 1;
         }
-        if present.get(next).is_some_and(|one| one.captured.0 <= captured.0 + SAME) {
+        if present.get(next).is_some_and(|one| one.captured.0 <= captured.0 + same) {
             next += 1;
             continue;
         }
@@ -78,6 +80,14 @@ pub fn runs(present: &[Present], all: &[Captured]) -> Vec<Run> {
         }
     }
     runs
+}
+
+/// How far a picture's time may be from that of this one.
+fn same(all: &[Captured], number: usize) -> Duration {
+    let apart = |two: &[Captured]| two[1].0.saturating_sub(two[0].0);
+    let around = &all[number.saturating_sub(1)..all.len().min(number + 2)];
+    let interval = around.windows(2).map(apart).min().unwrap_or_default();
+    (interval / 2).clamp(SAME.0, SAME.1)
 }
 
 /// How much was found missing when it was written, before that was compared.
@@ -196,6 +206,12 @@ mod tests {
             .collect();
         let missing = |runs: Vec<Run>| runs.into_iter().map(|run| run.missing).collect::<Vec<_>>();
         assert_eq!(missing(runs(&near, &all)), missing(runs(&there, &all)));
+        // By RTSP, after a picture that was captured before the one that it follows.
+        let shifted: Vec<_> = there
+            .iter()
+            .map(|one| Present { captured: Captured(one.captured.0 + Duration::from_millis(17)), ..*one })
+            .collect();
+        assert_eq!(missing(runs(&shifted, &all)), missing(runs(&there, &all)));
         let tail = runs(&there, &[all, vec![at(360)]].concat());
         assert_eq!(tail[2], Run { after: present(320), before: None, missing: vec![at(360)] });
     }

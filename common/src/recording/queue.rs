@@ -260,9 +260,7 @@ impl Shared {
 
     /// What was captured before is not compared again.
     pub fn compared(&self, to: Captured) {
-        let mut state = lock(&self.state);
-        let before = state.journal.partition_point(|present| present.captured < to);
-        state.journal.drain(..before);
+        lock(&self.state).journal.retain(|present| present.captured >= to);
     }
 
     pub fn correct(&self, by: i64) {

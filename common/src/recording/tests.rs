@@ -29,6 +29,8 @@ enum Mode {
     Takes(usize),
     /// They end in no index.
     NoEnd,
+    /// Takes half of what comes next, and then works.
+    FailsOnce,
 }
 
 struct Inner {
@@ -122,6 +124,10 @@ impl Output for File {
                     let taken = bytes.len().min(*left);
                     *left -= taken;
                     taken
+                }
+                Mode::FailsOnce => {
+                    inner.mode = Mode::Works;
+                    bytes.len() / 2
                 }
                 _ => bytes.len(),
             };
@@ -845,13 +851,17 @@ impl Bench {
         picture(number, u64::from(number) * 100, false).captured.expect("a time")
     }
 
-    /// With all that there were, up to the newest in a file; what is missing is given.
-    fn compare(&self, newest: u32, from: u32, give: impl Fn(u32) -> bool) {
+    fn wait_for(&self, newest: u32) {
         let end = Instant::now() + LIMIT;
         while self.recorder.journal().last().is_none_or(|last| last.captured < Self::captured(newest)) {
             assert!(Instant::now() < end, "{:?}", self.recorder.journal().last());
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// With all that there were, up to the newest in a file; what is missing is given.
+    fn compare(&self, newest: u32, from: u32, give: impl Fn(u32) -> bool) {
+        self.wait_for(newest);
         let journal = self.recorder.journal();
         let to = journal[journal.len() - 1].captured;
         let all: Vec<_> = (from..newest + 1).map(Self::captured).collect();
@@ -935,4 +945,41 @@ fn a_file_waits_for_what_comes_late_and_what_nobody_has_stays_a_gap() {
     assert_eq!((stats.gaps, stats.missing, stats.newest_gaps[0].pictures), (1, 7, 7), "{stats:?}");
     let missing: Vec<_> = bench.recorder.files().iter().map(|file| (file.pictures, file.missing)).collect();
     assert_eq!(missing, [(63, 6), (20, 1)]);
+}
+
+#[test]
+fn a_gap_before_a_picture_of_which_no_time_is_known_stays_one() {
+    let mut bench = bench_of(LONGEST, 0, true);
+    bench.push(15);
+    bench.lose(5, true);
+    for number in 20..35 {
+        let picture = Picture { captured: None, ..picture(number, u64::from(number) * 100, number == 20) };
+        bench.recorder.push(picture, None, Instant::now());
+    }
+    bench.wait("all are written", |stats| stats.pictures == 30);
+    let (from, to) = (Bench::captured(0), Bench::captured(14));
+    assert!(bench.recorder.give(Late::Compared(Compared { from, to, is_end: true, runs: Vec::new() }), LIMIT));
+    assert!(bench.recorder.stop(LIMIT));
+    let stats = bench.recorder.stats();
+    assert_eq!((stats.gaps, stats.missing), (1, 5), "{stats:?}");
+}
+
+#[test]
+fn a_file_that_does_not_take_what_comes_late_ends_with_what_it_has() {
+    let mut bench = bench_of(Duration::from_secs(5), 0, true);
+    bench.push(15);
+    bench.lose(5, true);
+    bench.push(55);
+    bench.wait_for(74);
+    bench.memory.set(|inner| inner.mode = Mode::FailsOnce);
+    bench.compare(74, 0, |_| true);
+    let end = Instant::now() + LIMIT;
+    while bench.recorder.files().is_empty() {
+        assert!(Instant::now() < end, "the first file ends");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(bench.recorder.stop(LIMIT));
+    assert_eq!(bench.numbers(), [(0..15).chain(20..60).collect::<Vec<_>>(), (60..75).collect()]);
+    assert_eq!(bench.missing_before()[0][15], 5);
+    assert!(bench.memory.is_whole(0));
 }

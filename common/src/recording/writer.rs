@@ -212,7 +212,7 @@ impl Writer {
             }
         }
         while let Some(file) = self.waiting.pop_front() {
-            self.close_waiting(file);
+            self.close_waiting(file, Ok(()));
         }
         self.shared.ended();
     }
@@ -325,8 +325,11 @@ impl Writer {
         let is_due = file.is_long(&self.plan) || file.has_other_columns(&self.columns);
         if let Some(gap) = missing {
             self.count(gap, picture);
-            let at = gap.captured.map(rfc3339);
-            self.remember(Guess { before: picture.captured, missing: gap.pictures, at, file: number });
+            // Without a time it is not compared, and stays as it is.
+            if picture.captured.is_some() {
+                let at = gap.captured.map(rfc3339);
+                self.remember(Guess { before: picture.captured, missing: gap.pictures, at, file: number });
+            }
         }
         (self.has_begun, self.why) = (true, "");
         self.shared.need_keyframe(is_due);
@@ -443,23 +446,23 @@ impl Writer {
         self.look_for_file();
         let Some(mut file) = self.file.take() else { return Ok(()) };
         if !self.waits(&file) {
-            return self.close(file);
+            return self.close(file, Ok(()));
         }
         file.ended = Some(Instant::now());
         self.waiting.push_back(file);
         if self.waiting.len() > WAITING
             && let Some(oldest) = self.waiting.pop_front()
         {
-            self.close_waiting(oldest);
+            self.close_waiting(oldest, Ok(()));
         }
         Ok(())
     }
 
-    /// The file gets its index.
-    fn close(&mut self, mut file: Current) -> Result<(), Trouble> {
+    /// The file gets its index, unless what it ends with could not be `cut` off.
+    fn close(&mut self, mut file: Current, cut: io::Result<()>) -> Result<(), Trouble> {
         file.settle(self.holes.iter());
         let lasted = file.last.saturating_sub(file.begun).as_secs_f64();
-        let (mut recorded, ended) = (file.recorded(), file.finish());
+        let (mut recorded, ended) = (file.recorded(), cut.and_then(|()| file.finish()));
         if let Ok(bytes) = ended {
             let index = bytes - mem::replace(&mut recorded.bytes, bytes);
             self.shared.set_stats(|stats| stats.total_bytes += index);

@@ -1,5 +1,6 @@
 //! What comes late: into the file that is being written, and into those that wait for it.
 
+use std::io;
 use std::time::Instant;
 
 use super::{Current, REMEMBERED, Row, Trouble, WAITING_TIME, Writer};
@@ -151,7 +152,11 @@ impl Writer {
                 Err(error) if is_current => return Err(Trouble::Disk("cannot write", error)),
                 Err(error) => {
                     tracing::warn!("recording of {}: what came late cannot be written: {error}", self.plan.title);
-                    self.waiting.retain(|file| file.number != number);
+                    let at = self.waiting.iter().position(|file| file.number == number);
+                    if let Some(mut file) = at.and_then(|at| self.waiting.remove(at)) {
+                        let cut = file.take_back(&mut None);
+                        self.close_waiting(file, cut);
+                    }
                 }
             }
         }
@@ -178,12 +183,12 @@ impl Writer {
             is_settled || file.ended.is_some_and(|ended: Instant| ended.elapsed() >= WAITING_TIME)
         };
         while let Some(file) = self.waiting.pop_front_if(|file| is_over(file)) {
-            self.close_waiting(file);
+            self.close_waiting(file, Ok(()));
         }
     }
 
-    pub(super) fn close_waiting(&mut self, file: Current) {
-        if let Err(Trouble::Disk(what, error)) = self.close(file) {
+    pub(super) fn close_waiting(&mut self, file: Current, cut: io::Result<()>) {
+        if let Err(Trouble::Disk(what, error)) = self.close(file, cut) {
             tracing::warn!("recording of {}: {what}: {error}", self.plan.title);
         }
         let open: Vec<_> = self.waiting.iter().chain(&self.file).map(|file| file.number).collect();
