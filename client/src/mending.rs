@@ -1,7 +1,7 @@
 //! Recordings without gaps: what they miss is fetched from the vehicle's ring (`/api/ring`) in the background.
 //!
 //! Every two seconds what is in the files of each stream is compared with what the vehicle sent, by times of capture, and
-//! what is missing is fetched, at a pace that the vehicle sets. One thread compares; two fetch, so that what is lost while
+//! what is missing is fetched, at a pace that the vehicle sets. One thread compares; four fetch, so that what is lost while
 //! much is fetched is not forgotten by the ring meanwhile.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -26,8 +26,8 @@ const PICTURES: &str = "ring/pictures";
 /// Between two comparisons of a recording; and that is looked whether one has ended.
 const EVERY: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(200);
-/// Threads that fetch: a server gives to two at once.
-const FETCH: usize = 2;
+/// Threads that fetch: what a server was asked for it holds, whatever its ring leaves out meanwhile.
+const FETCH: usize = 4;
 /// Runs of missing pictures that wait to be fetched; then the oldest is given up.
 const MOST: usize = 1_024;
 /// Until a vehicle that did not answer, or was busy, is asked again.
@@ -39,6 +39,8 @@ const SILENT: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(600);
 /// Whoever waits for longer is told what for.
 const SHORT: Duration = Duration::from_millis(500);
+/// Until a vehicle that was silent is asked for another list: the others are not kept waiting by each of its recordings.
+const AWAY: Duration = Duration::from_secs(5);
 /// For the disk to take the end of a recording, without which nothing can be compared.
 const HANGS: Duration = Duration::from_secs(2);
 /// For the disk to take a picture.
@@ -66,6 +68,8 @@ struct Shared {
 struct State {
     has_begun: bool,
     is_over: bool,
+    /// The program ends as soon as all is settled.
+    is_waited_for: bool,
     /// Those that are new.
     reels: Vec<Arc<Reel>>,
     /// How many are not settled.
@@ -108,6 +112,7 @@ impl Mender {
     pub fn finish(&self, limit: Duration) {
         let is_open = |state: &mut State| state.open > 0;
         let mut state = lock(&self.shared.state);
+        state.is_waited_for = true;
         for limit in [SHORT, limit.saturating_sub(SHORT)] {
             let waited = self.shared.changed.wait_timeout_while(state, limit, is_open);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -150,6 +155,8 @@ struct Watched {
 impl Shared {
     fn run(&self) {
         let (mut all, mut number) = (Vec::<Watched>::new(), 0);
+        // Those that did not answer, and when.
+        let mut away = HashMap::<Url, Instant>::new();
         loop {
             let state = lock(&self.state);
             let waited = self.changed.wait_timeout_while(state, TICK, |state| !state.is_over);
@@ -163,8 +170,9 @@ impl Shared {
                 number += 1;
                 all.push(Watched::new(number, reel));
             }
+            away.retain(|_, since| since.elapsed() < AWAY);
             all.retain_mut(|watched| {
-                watched.look(self);
+                watched.look(self, &mut away);
                 let is_settled = self.settle(watched);
                 if is_settled {
                     watched.reel.settle();
@@ -182,11 +190,16 @@ impl Shared {
         let waiting = state.jobs.iter().filter(|job| job.number == watched.number).map(|job| job.after);
         let fetched = state.under_way.get(&watched.number).into_iter().flatten().copied();
         let open = waiting.chain(fetched).min();
+        // Where nothing is known to be missing, the end of the program does not wait for a vehicle that is off.
+        let is_whole = open.is_none() && watched.reel.recorder.stats().missing == 0;
+        let silent = if state.is_waited_for && is_whole { HANGS } else { SILENT };
         let is_late = watched.ended.is_some_and(|ended| {
-            ended.elapsed() >= LONGEST || ended.elapsed() >= SILENT && watched.answered.elapsed() >= SILENT
+            ended.elapsed() >= LONGEST || ended.elapsed() >= silent && watched.answered.elapsed() >= silent
         });
         let hangs = watched.ended.is_none() && watched.left.is_some_and(|left| left.elapsed() >= HANGS);
-        let is_over = watched.ended.is_some() && (watched.is_whole && open.is_none() || is_late) || hangs;
+        let is_over = watched.ended.is_some() && (watched.is_whole && open.is_none() || is_late)
+            || hangs
+            || watched.reel.is_settled();
         if is_over {
             state.jobs.retain(|job| job.number != watched.number);
         }
@@ -263,7 +276,7 @@ impl Watched {
         }
     }
 
-    fn look(&mut self, shared: &Shared) {
+    fn look(&mut self, shared: &Shared, away: &mut HashMap<Url, Instant>) {
         let end = self.reel.ended();
         if self.reel.has_ended() {
             self.left.get_or_insert_with(Instant::now);
@@ -291,18 +304,24 @@ impl Watched {
         let Some((vehicle, stream)) = self.reel.vehicle().filter(|_| !is_refused) else {
             return self.give_up(to, end.is_some());
         };
+        let of = vehicle.stats.clone();
+        if away.contains_key(&of) {
+            return;
+        }
         match self.compare(shared, &journal, tail, (vehicle, &stream), end.is_some()) {
-            Ok(()) => {
+            Ok(is_taken) => {
                 self.answered = Instant::now();
-                self.until = Some(to);
-                self.is_whole = end.is_some();
+                if is_taken {
+                    (self.until, self.is_whole) = (Some(to), end.is_some());
+                }
             }
             // It has ended.
             Err(WhepError::Closed { .. }) if self.ended.is_some_and(|ended| ended.elapsed() >= HANGS) => {
                 self.give_up(to, true);
             }
             // It is asked again.
-            Err(WhepError::Unreachable { .. } | WhepError::Closed { .. }) => {}
+            Err(WhepError::Unreachable { .. }) => drop(away.insert(of, Instant::now())),
+            Err(WhepError::Closed { .. }) => {}
             Err(WhepError::Refused { status: 429 | 500..=599, .. }) => self.answered = Instant::now(),
             Err(error) => {
                 self.refused = Some(Instant::now());
@@ -324,6 +343,7 @@ impl Watched {
         }
     }
 
+    /// False: the recorder does not take what came of it, and it is done again.
     fn compare(
         &mut self,
         shared: &Shared,
@@ -331,20 +351,25 @@ impl Watched {
         tail: Option<Captured>,
         (vehicle, stream): (Api, &str),
         is_end: bool,
-    ) -> Result<(), WhepError> {
+    ) -> Result<bool, WhepError> {
         if self.talk.as_ref().is_none_or(|(of, named, _)| (of, named.as_str()) != (&vehicle.stats, stream)) {
             let url = place(&vehicle, RING, stream);
             self.talk = Some((vehicle.stats, stream.to_owned(), Talk::new(url, vehicle.http)));
         }
-        let Some((.., talk)) = &self.talk else { return Ok(()) };
+        let Some((.., talk)) = &self.talk else { return Ok(false) };
         let (first, last) = (journal[0].captured, journal[journal.len() - 1].captured);
         let to = tail.unwrap_or(last);
         let listing = list(talk, first, to)?;
-        if self.run.replace(listing.run).is_some_and(|run| run != listing.run) {
+        let is_other = self.run.is_some_and(|run| run != listing.run);
+        if !is_other || self.left.is_none() {
+            // What has ended does not go on in another.
+            self.run = Some(listing.run);
+        }
+        if is_other {
             // Another clock of captures, and an empty ring.
             self.tell("the vehicle was started again: what was missing before is not known there".to_owned());
             self.reel.recorder.compared(last);
-            return Ok(());
+            return Ok(true);
         }
         let compared = compared(journal, &listing, to, is_end);
         if compared.from > first && compared.runs.iter().any(|run| run.after.captured < compared.from) {
@@ -352,7 +377,9 @@ impl Watched {
         }
         let jobs: Vec<_> = compared.runs.iter().filter(|run| !run.missing.is_empty()).cloned().collect();
         // Before the pictures.
-        self.reel.recorder.give(Late::Compared(compared), DISK);
+        if !self.reel.recorder.give(Late::Compared(compared), DISK) {
+            return Ok(false);
+        }
         self.reel.recorder.compared(last);
         shared.add_jobs(jobs.into_iter().map(|run| Job {
             number: self.number,
@@ -362,7 +389,7 @@ impl Watched {
             missing: run.missing,
             not_before: Instant::now(),
         }));
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -454,7 +481,7 @@ impl Job {
         let answer = Until(answer, Instant::now() + LONGEST);
         match read(answer, expected, missing, |picture| reel.recorder.give(Late::Picture(picture), DISK)) {
             Ok(_) if self.missing.is_empty() => {
-                tracing::info!("recording of {}: {pictures} missing pictures were fetched", self.reel.title());
+                tracing::debug!("recording of {}: {pictures} missing pictures came", self.reel.title());
                 None
             }
             Ok(is_taken) => {

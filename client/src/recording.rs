@@ -2,7 +2,8 @@
 //!
 //! All streams that are watched are recorded, each into files of its own. They are taken where the decoder takes them:
 //! what it left out, since something before was lost, is a gap, and the file goes on where the decoder does, with a
-//! keyframe; what is missing is fetched later (`mending`). That thread only copies each into the recorder's queue; all else is done by the recorder's own.
+//! keyframe; what is missing is fetched later (`mending`). That thread only copies each into the recorder's queue; all else
+//! is done by the recorder's own.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -23,8 +24,11 @@ use crate::stats::{RecordedFile, RecordingReport};
 use crate::told::Told as Heard;
 use crate::whep::Api;
 
-/// For the index of the files at the end; without it, they can be played too.
+/// At the end, for what waits for the disk and the index of the files, without which they can be played too: while the
+/// disk takes nothing, and in all.
 const STOP_LIMIT: Duration = Duration::from_millis(1_800);
+const STOP_LONGEST: Duration = Duration::from_secs(30);
+const STOP_TICK: Duration = Duration::from_millis(20);
 /// At the end, for what is still to be fetched.
 const MEND_LIMIT: Duration = Duration::from_secs(10);
 /// What is watched is mostly known by its name before; if not, files are named after its address.
@@ -38,6 +42,8 @@ const AHEAD: Duration = Duration::from_secs(5);
 const APART: Duration = Duration::from_secs(1);
 /// Recorders, with those that wait for a disk that hangs: each may hold a queue of pictures.
 const MOST: usize = 24;
+/// Of them; beyond it, the oldest of those that have ended wait no longer for what comes late.
+const UNSETTLED: usize = 16;
 /// Files, and gaps, in the report.
 const LISTED_FILES: usize = 1_000;
 const LISTED_GAPS: usize = 64;
@@ -120,7 +126,7 @@ struct Totals {
 impl Totals {
     fn add(&mut self, reel: &Reel) {
         let stats = reel.recorder.stats();
-        self.expected += lock(&reel.counts).expected.saturating_add_signed(reel.recorder.corrected());
+        self.expected += reel.expected();
         self.present += stats.pictures;
         self.gaps += stats.gaps;
         self.bytes += stats.total_bytes;
@@ -186,6 +192,15 @@ impl Reel {
     pub fn ended(&self) -> Option<Option<Captured>> {
         let is_written = self.has_ended() && self.recorder.stats().state == RecordingState::Off;
         is_written.then(|| lock(&self.counts).tail)
+    }
+
+    /// Nothing that comes late is waited for any more.
+    pub fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::Relaxed)
+    }
+
+    fn expected(&self) -> u64 {
+        lock(&self.counts).expected.saturating_add_signed(self.recorder.corrected())
     }
 
     /// Does not wait for that.
@@ -360,11 +375,28 @@ impl Recording {
         let was_on = self.is_on();
         self.set_on(false);
         self.mender.finish(MEND_LIMIT);
-        let end = Instant::now() + STOP_LIMIT;
-        let open = lock(&self.reels).open.clone();
-        let whole = |reel: &Arc<Reel>| reel.recorder.stop(end.saturating_duration_since(Instant::now()));
-        if !open.iter().map(whole).fold(true, |all, one| all & one) {
-            tracing::warn!("recording: the disk did not take the end of a file, which plays without an index");
+        let mut open = lock(&self.reels).open.clone();
+        open.iter().for_each(|reel| _ = reel.recorder.stop(Duration::ZERO));
+        let (begun, mut grown, mut bytes) = (Instant::now(), Instant::now(), 0);
+        loop {
+            open.retain(|reel| !reel.recorder.stop(STOP_TICK));
+            let written = open.iter().map(|reel| reel.recorder.stats().total_bytes).sum();
+            if std::mem::replace(&mut bytes, written) != written {
+                grown = Instant::now();
+            }
+            if open.is_empty() || grown.elapsed() >= STOP_LIMIT || begun.elapsed() >= STOP_LONGEST {
+                break;
+            }
+        }
+        if !open.is_empty() {
+            let lost = |reel: &Arc<Reel>| {
+                let stats = reel.recorder.stats();
+                reel.expected().saturating_sub(stats.pictures + stats.missing)
+            };
+            let lost: u64 = open.iter().map(lost).sum();
+            tracing::warn!(
+                "recording: the disk did not take the end of a file, which plays without an index; {lost} pictures are lost"
+            );
         }
         let totals = lock(&self.reels).totals();
         if was_on || totals.expected > 0 {
@@ -391,8 +423,10 @@ impl Reels {
 
     /// Of those that have ended, only what became of them is kept.
     fn fold(&mut self) {
-        let is_settled = |reel: &Reel| reel.is_settled.load(Ordering::Relaxed);
-        let is_done = |reel: &Arc<Reel>| is_settled(reel) && reel.recorder.stop(Duration::ZERO);
+        let unsettled = self.open.iter().filter(|reel| !reel.is_settled());
+        let surplus = (unsettled.clone().count() + 1).saturating_sub(UNSETTLED);
+        unsettled.filter(|reel| reel.has_ended()).take(surplus).for_each(|reel| reel.settle());
+        let is_done = |reel: &Arc<Reel>| reel.is_settled() && reel.recorder.stop(Duration::ZERO);
         for reel in self.open.extract_if(.., |reel| is_done(reel)) {
             self.ended.add(&reel);
         }
@@ -433,11 +467,12 @@ struct State {
     vehicle: Option<Api>,
     is_closed: bool,
     reel: Option<Arc<Reel>>,
-    /// Since when the name of what is watched is waited for.
+    /// Since when the name of what is watched is waited for; not again for the next file of it.
     unnamed: Option<Instant>,
     timeline: Timeline,
-    /// From one picture to the next, about.
+    /// From one picture to the next, about; and how many came since the newest of those that count for it.
     interval: Duration,
+    still: u32,
     measured: Measured,
 }
 
@@ -451,6 +486,7 @@ impl Tape {
         let mut state = lock(&self.state);
         if source.is_other(&state.source) {
             state.end();
+            (state.unnamed, state.vehicle) = (None, None);
         }
         if let Some(reel) = &state.reel
             && let Some((_, stream)) = &mut *lock(&reel.vehicle)
@@ -531,7 +567,6 @@ impl State {
             if !self.source.is_named && now.saturating_duration_since(since) < NAME_LIMIT {
                 return false;
             }
-            self.unnamed = None;
             self.reel = recording.begin(&self.source, self.vehicle.clone(), codec);
         }
         let Some(reel) = &self.reel else { return false };
@@ -541,8 +576,15 @@ impl State {
         let skipped = std::mem::take(&mut counts.skipped);
         if has_begun && taken.resumes {
             counts.miss(&reel.recorder, missing(passed, self.interval).max(skipped));
+        } else if has_begun && passed.is_zero() {
+            // They are shown before it, or the clock was put back.
+            self.still += 1;
         } else if has_begun {
+            let passed = passed / (self.still + 1);
             self.interval = if self.interval.is_zero() { passed } else { (self.interval * 7 + passed) / 8 };
+        }
+        if !passed.is_zero() {
+            self.still = 0;
         }
         if has_begun || keyframe {
             counts.expected += 1;
@@ -568,7 +610,7 @@ impl State {
         if let Some(reel) = self.reel.take() {
             reel.end();
         }
-        (self.interval, self.timeline) = (Duration::ZERO, Timeline::default());
+        (self.interval, self.still, self.timeline) = (Duration::ZERO, 0, Timeline::default());
     }
 }
 
@@ -782,6 +824,45 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_put_back_a_little_does_not_multiply_what_is_missing_next() {
+        let mut bench = bench(true);
+        bench.clock = Duration::from_secs(1);
+        bench.run(0..30);
+        bench.clock = Duration::from_millis(200);
+        (30..60).for_each(|number| _ = bench.take(number, false, false));
+        bench.run(70..80);
+        let report = bench.end();
+        assert!((80..84).contains(&report.pictures_expected), "{report:?}");
+    }
+
+    #[test]
+    fn many_short_recordings_of_a_vehicle_that_is_silent_do_not_keep_the_next_from_beginning() {
+        let mut bench = bench(true);
+        let stats = url::Url::parse("http://127.0.0.1:9/api/stats").expect("a URL");
+        bench.tape.set_vehicle(Some(Api { stats, http: crate::whep::Http::default() }));
+        for number in 0..UNSETTLED as u32 + 4 {
+            bench.run(number * 10..number * 10 + 5);
+            let unsettled = lock(&bench.recording.reels).open.iter().filter(|reel| !reel.is_settled()).count();
+            assert!(unsettled <= UNSETTLED, "{unsettled}");
+            bench.tape.cut();
+        }
+        assert_eq!(bench.end().files.len(), UNSETTLED + 4);
+    }
+
+    #[test]
+    fn another_vehicle_is_not_asked_for_what_the_former_one_sent_nor_the_former_for_its() {
+        let mut bench = bench(true);
+        let stats = url::Url::parse("http://127.0.0.1:9/api/stats").expect("a URL");
+        bench.tape.set_vehicle(Some(Api { stats, http: crate::whep::Http::default() }));
+        bench.run(0..5);
+        let first = lock(&bench.tape.state).reel.clone().expect("it records");
+        bench.tape.set_source(source("Dory", "bow/stream1"));
+        bench.run(5..10);
+        let second = lock(&bench.tape.state).reel.clone().expect("it records");
+        assert!(first.vehicle().is_some() && second.vehicle().is_none());
+    }
+
+    #[test]
     fn a_pause_after_which_another_clock_tells_the_times_is_a_gap() {
         let mut bench = bench(true);
         bench.run(0..10);
@@ -841,7 +922,11 @@ mod tests {
         bench.run(0..30);
         assert_eq!(bench.recording.report().map(|report| report.pictures_expected), Some(0));
         bench.run(30..40);
-        assert_eq!(bench.end().pictures_expected, 10);
+        // The next file of it is not kept waiting.
+        bench.recording.toggle();
+        bench.recording.toggle();
+        bench.run(40..50);
+        assert_eq!(bench.end().pictures_expected, 20);
     }
 
     #[test]

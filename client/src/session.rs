@@ -294,6 +294,10 @@ async fn watch(
             _ => (!config.wait || !is_last).then_some(FIRST_RTP_PACKET),
         },
     };
+    if server.stats.is_none() && !matches!(way, Way::WebRtc(_)) {
+        // Nothing will say whether it is still the same one.
+        viewer.tape.cut();
+    }
     let given_up_before = guide.given_up();
     let link = tokio::select! {
         link = OpenWay::open(way, &options, keyframe_wanted, on_codec, on_packets) => link?,

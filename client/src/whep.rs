@@ -39,8 +39,8 @@ const TALK_TIMEOUT: Duration = Duration::from_secs(5);
 const EVENTS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of a clip as a whole: half a minute of what is watched, at the tenth of the link that the server gives for it.
 const CLIP_TIMEOUT: Duration = Duration::from_secs(600);
-/// Of an answer that may take long, between two pieces: the server lets the least of them wait for 2 s.
-const SILENCE: Duration = Duration::from_secs(10);
+/// Of an answer that may take long, between two pieces: longer than an outage, as the server holds the rest of it.
+const SILENCE: Duration = Duration::from_secs(45);
 const MAX_REDIRECTS: usize = 3;
 /// Answers are some kilobytes.
 const LARGEST_REPLY: u64 = 256 << 10;

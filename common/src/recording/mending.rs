@@ -13,6 +13,9 @@ use crate::mp4::Picture;
 /// of two clocks; but that is at least, and at most, so much.
 const SAME: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
+/// No less than that of a file's times.
+const TICK: Duration = Duration::from_micros(12);
+
 /// A picture that is in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Present {
@@ -114,7 +117,8 @@ pub struct Hole {
     /// Nobody knows any more which these were: at its beginning.
     pub forgotten: u64,
     pub wanted: BTreeSet<Captured>,
-    /// The last that came.
+    /// How many came, and the last of them.
+    pub came: u64,
     pub last: Option<Captured>,
     /// From there on they are of another format than the file.
     pub closed_from: Option<Captured>,
@@ -139,6 +143,7 @@ impl Hole {
             before,
             forgotten,
             wanted: missing.into_iter().collect(),
+            came: 0,
             last: None,
             closed_from: None,
             at,
@@ -153,10 +158,10 @@ impl Hole {
         self.forgotten + self.wanted.len() as u64
     }
 
-    /// When one of its pictures is shown, by the clock of those that are there.
+    /// When one of its pictures is shown, by the clock of those that are there: a tick of a file's times before the next.
     pub fn time(&self, captured: Captured) -> Duration {
         let time = self.after.time + captured.0.saturating_sub(self.after.captured.0);
-        self.before.map_or(time, |before| time.min(before.time))
+        self.before.map_or(time, |before| time.min(before.time.saturating_sub(TICK)))
     }
 
     /// What is still missing before a picture of this file, the last of all those missing with it.
@@ -224,6 +229,7 @@ mod tests {
         assert_eq!((hole.forgotten, hole.missing(), hole.at.as_deref()), (7, 9, Some("then")));
         assert_eq!((hole.missing_in(1).len(), hole.missing_in(2).len()), (0, 9));
         assert_eq!(hole.time(at(800)), Duration::from_millis(800));
+        assert!(hole.time(at(1_001)) < Duration::from_secs(1), "it is sorted before the next");
         hole.wanted.remove(&at(800));
         hole.last = Some(at(800));
         assert_eq!((hole.missing_in(1).len(), hole.missing_in(2)), (7, vec![at(900)]));

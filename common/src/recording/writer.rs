@@ -20,8 +20,8 @@ use crate::capture_clock::Captured;
 use crate::mp4::{Format, Muxer, Picture};
 use crate::priority;
 
-/// The most that is written at once, when much has come.
-const WRITE: usize = QUEUE_BYTES / 4;
+/// The most that is written at once, when much has come: a slow disk is seen to take something.
+const WRITE: usize = QUEUE_BYTES / 16;
 /// Between two attempts with a disk that failed, and between two looks at one that is full.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(10);

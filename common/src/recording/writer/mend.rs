@@ -170,6 +170,10 @@ impl Writer {
             let before = hole.missing();
             hole.wanted.remove(&captured);
             hole.last = hole.last.max(Some(captured));
+            hole.came += 1;
+            if hole.wanted.is_empty() {
+                tracing::info!("recording of {}: {} missing pictures were fetched", self.plan.title, hole.came);
+            }
             let (now, at) = (hole.missing(), hole.at.clone());
             self.shared.set_stats(|stats| stats.pictures += 1);
             self.recount(before, now, at.as_deref());
