@@ -327,7 +327,9 @@ impl Writer {
     /// With the pictures; the clips are fetched from now on.
     fn begin(&mut self, id: u64, seen: Vec<Seen>, telemetry: Fields, now: Instant) -> Result<Work, String> {
         clip::make_folder(&self.folder)?;
-        let path = create(&self.folder, &seen[0].about)?;
+        // Nor one that was cancelled, whose folder is deleted once more when no clip can come into it.
+        let is_taken = |path: &Path| self.works.values().any(|work| work.path == path);
+        let path = create(&self.folder, &seen[0].about, is_taken)?;
         let first = &seen[0].about;
         let event = Event {
             captured: rfc3339(first.taken),
@@ -492,11 +494,14 @@ fn remark_on(moment: Captured, begun: Captured, seconds: Option<f64>) -> Option<
 }
 
 /// A folder that was not there, as `2026-11-30_19-30-12.345Z_Nemo_bow_stream1_event`; of the same moment `-2` and so on.
-fn create(folder: &Path, about: &About) -> Result<PathBuf, String> {
+fn create(folder: &Path, about: &About, is_taken: impl Fn(&Path) -> bool) -> Result<PathBuf, String> {
     for number in 1..=MOST_ALIKE {
         let label = format!("{}_event", label(about));
         let label = if number == 1 { label } else { format!("{label}-{number}") };
         let path = folder.join(Name::new(about.taken, &label).to_string().replace(EXTENSION, ""));
+        if is_taken(&path) {
+            continue;
+        }
         match fs::create_dir(&path) {
             Ok(()) => return Ok(path),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}

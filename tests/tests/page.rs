@@ -111,7 +111,7 @@ fn the_page_plays_at_once_with_low_latency_and_without_complaints() {
     let said = chromium.evaluate(&page, toast);
     let name = mp4.file_name().unwrap_or_default().to_string_lossy().into_owned();
     assert!(said.as_str().is_some_and(|said| said.starts_with(&format!("Saved {name}: "))), "{said} {name}");
-    assert!(name.starts_with("20") && name.contains("Z_cam1_stream1"), "{name}");
+    assert!(name.starts_with("clip_20") && name.contains("Z_cam1_stream1"), "{name}");
     assert_eq!(std::fs::read(&mp4).expect("the clip").get(4..8), Some(&b"ftyp"[..]));
     assert_eq!(chromium.complaints(), Vec::<String>::new());
 
