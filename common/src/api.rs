@@ -689,9 +689,6 @@ pub struct ViewerStats {
     /// What its link carries, kbit/s, as far as was seen: a quarter above the encoder's ceiling where no limit was met.
     #[serde(default)]
     pub estimate_kbps: u32,
-    /// That is less than the pictures could use.
-    #[serde(default)]
-    pub limited: bool,
     /// How long packets wait on the way because the link is full, milliseconds.
     #[serde(default)]
     pub queue_ms: f64,

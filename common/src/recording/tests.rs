@@ -15,6 +15,19 @@ use crate::overlay::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
+fn plan() -> Plan {
+    Plan {
+        label: "cam1_stream1".to_owned(),
+        title: "cam1/stream1".to_owned(),
+        codec: Codec::H264,
+        split: Split::default(),
+        keep: None,
+        spare: 0,
+        columns: Columns::default(),
+        mends: false,
+    }
+}
+
 /// Of this machine's clock, where files are deleted by their size.
 const NOW: Captured = Captured(Duration::from_secs(1_764_600_000));
 
@@ -179,16 +192,7 @@ fn bench_of(split: Duration, spare: u64, mends: bool) -> Bench {
     let (memory, told) = (Memory::new(), Arc::default());
     let folder = Folder::on(Path::new("/nowhere"), Box::new(memory.clone()));
     let told: Arc<Mutex<Vec<RecordingState>>> = told;
-    let plan = Plan {
-        label: "cam1_stream1".to_owned(),
-        title: "cam1/stream1".to_owned(),
-        codec: Codec::H264,
-        split: Split { time: split, bytes: LARGEST },
-        keep: None,
-        spare,
-        columns: Columns::default(),
-        mends,
-    };
+    let plan = Plan { split: Split { time: split, bytes: LARGEST }, spare, mends, ..plan() };
     let recorder = Recorder::start(folder, plan, {
         let told = Arc::clone(&told);
         move |stats| told.lock().unwrap().push(stats.state)
@@ -445,20 +449,10 @@ fn files_on_a_real_disk_are_as_they_should_be() {
     let folder = Folder::new(&place.path().join("dives"));
     assert_eq!(folder.list().unwrap(), []);
     assert!(folder.free().unwrap() > 0);
-    let plan = Plan {
-        label: "cam1_stream1".to_owned(),
-        title: "cam1/stream1".to_owned(),
-        codec: Codec::H264,
-        split: Split::default(),
-        keep: None,
-        spare: 0,
-        columns: Columns::default(),
-        mends: false,
-    };
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
     let recorder =
-        Recorder::start(Arc::clone(&folder), plan, move |stats| tell.lock().unwrap().push(stats.state)).unwrap();
+        Recorder::start(Arc::clone(&folder), plan(), move |stats| tell.lock().unwrap().push(stats.state)).unwrap();
     recorder.set_on(true);
     for number in 0..100 {
         recorder.push(picture(number, u64::from(number) * 33, number == 0), None, Instant::now());
@@ -490,17 +484,7 @@ fn files_on_a_real_disk_are_as_they_should_be() {
 fn a_file_that_is_deleted_while_it_is_written_is_noticed_and_a_new_one_begins() {
     let place = tempfile::tempdir().unwrap();
     let folder = Folder::new(place.path());
-    let plan = Plan {
-        label: "cam1_stream1".to_owned(),
-        title: "cam1/stream1".to_owned(),
-        codec: Codec::H264,
-        split: Split::default(),
-        keep: None,
-        spare: 0,
-        columns: Columns::default(),
-        mends: false,
-    };
-    let recorder = Recorder::start(Arc::clone(&folder), plan, |_| {}).unwrap();
+    let recorder = Recorder::start(Arc::clone(&folder), plan(), |_| {}).unwrap();
     recorder.set_on(true);
     let mut number = 0;
     let mut push = |keyframe| {

@@ -612,7 +612,6 @@ impl Session {
             State::Ended(_) => ("closed", 0.0),
         };
         let (estimate, queue) = self.feedback.with(|estimator| (estimator.estimate(), estimator.queue()));
-        let limited = self.seen(false).is_limited();
         ViewerStats {
             id: self.public_id.clone(),
             address: self.peer().map(|p| p.to_string()).unwrap_or_default(),
@@ -627,7 +626,6 @@ impl Session {
             // Which, the engine knows.
             stream: String::new(),
             estimate_kbps: (estimate / 1000.0) as u32,
-            limited,
             queue_ms: queue.as_secs_f64() * 1000.0,
             nacks: self.nacks,
             plis: self.plis,
