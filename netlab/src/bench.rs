@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ const SERVER: [&str; 9] = ["--name", "netlab", "--width", "1280", "--height", "7
 const BITRATE: &str = "4000";
 /// Pictures before anything is measured.
 const SETTLE: (usize, usize) = (90, 20);
+/// The statistics of the client that records.
+const RECORDED: &str = "client.json";
 /// Where the address of the robot moves to.
 const OTHER_ROV: &str = "10.99.0.1";
 const OTHER_TOPSIDE: &str = "10.99.0.2";
@@ -59,6 +61,8 @@ struct Watch {
     /// The beginning of a line whose end is not written yet.
     rest: String,
     seen: Vec<Seen>,
+    /// When it began to warn that pictures are late, and when it ended that.
+    warned: Vec<(u64, bool)>,
     report: Report,
 }
 
@@ -115,6 +119,50 @@ impl Bench {
         Ok(now_us())
     }
 
+    /// The folder into which this end records.
+    pub fn recordings(&self, end: &str) -> PathBuf {
+        self.folder.path().join(end)
+    }
+
+    /// The server and rov-client record; that is started in the place of a viewer of this program, without a window.
+    pub fn start_recording(&mut self, args: &[&str]) -> Result<Process> {
+        let [vehicle, surface] = ["vehicle", "surface"].map(|end| self.recordings(end));
+        self.start_recording_server(&vehicle)?;
+        let mut command = self.lab.topside.command(program("rov-client")?);
+        command
+            .env_remove("RUST_LOG")
+            .args(args)
+            .args(["--headless", "--record-free", "100MB", "--record"])
+            .arg(surface);
+        command.arg("--stats-json").arg(self.folder.path().join(RECORDED));
+        Ok(Process::spawn("rov-client", &mut command))
+    }
+
+    /// The server, which records all the time.
+    pub fn start_recording_server(&mut self, folder: &Path) -> Result<()> {
+        let before = self.server_args.len();
+        let folder = folder.to_str().context("the temporary folder has an odd name")?;
+        self.server_args.extend(["--record", folder, "--record-free", "100MB"].map(str::to_owned));
+        let started = self.start_server();
+        self.server_args.truncate(before);
+        started.map(|_| ())
+    }
+
+    /// What rov-client, which records, has written of itself last.
+    pub fn recorded(&self) -> Option<Report> {
+        // It may be written at this moment.
+        serde_json::from_slice(&std::fs::read(self.folder.path().join(RECORDED)).ok()?).ok()
+    }
+
+    /// As systemd would.
+    pub fn stop_server(&mut self) -> Result<()> {
+        let mut server = self.server.take().context("there is no server")?;
+        match server.stop(libc::SIGTERM, 2 * wait::START) {
+            0 => Ok(()),
+            code => bail!("the server ended with code {code}: {}", server.stderr()),
+        }
+    }
+
     /// As a crash would.
     pub fn kill_server(&mut self) {
         self.server = None;
@@ -145,8 +193,8 @@ impl Bench {
             all.extend(args);
         }
         let process = Process::spawn("the viewer", &mut self.child(&self.lab.topside, &all)?);
-        let (rest, seen, report) = (String::new(), Vec::new(), Report::default());
-        self.watch = Some(Watch { process, path, read_to: 0, rest, seen, report });
+        let (rest, seen, warned, report) = (String::new(), Vec::new(), Vec::new(), Report::default());
+        self.watch = Some(Watch { process, path, read_to: 0, rest, seen, warned, report });
         let (full, short) = SETTLE;
         let enough = self.pick(full, short);
         wait::until_true(&format!("{enough} pictures"), 2 * wait::START, || {
@@ -161,6 +209,11 @@ impl Bench {
         let watch = self.watch.as_mut().context("there is no viewer")?;
         watch.read()?;
         Ok(&watch.seen)
+    }
+
+    /// When rov-client began to warn that pictures are late, and when it ended that.
+    pub fn warned(&self) -> &[(u64, bool)] {
+        self.watch.as_ref().map_or(&[], |watch| &watch.warned)
     }
 
     /// All that was shown up to now, of which the viewer may write the last a moment later.
@@ -249,6 +302,7 @@ impl Watch {
         for line in lines.lines() {
             match Line::parse(line).with_context(|| format!("the viewer wrote: {line}"))? {
                 Line::Seen(seen) => self.seen.push(seen),
+                Line::Late(at, is_late) => self.warned.push((at, is_late)),
                 Line::Report(report) => self.report = *report,
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::bench::{Bench, FPS, Snapshot, ViewerKind};
 use crate::figures::{Figure, Limit};
@@ -89,6 +89,32 @@ impl Phase {
     }
 }
 
+/// The warning that the picture is late, and its end.
+pub fn late(bench: &mut Bench) -> Result<Vec<Figure>> {
+    let from = now_us();
+    bench.lab.link("to-topside rate=2Mbit queue=2s")?;
+    let (limited, free) = bench.pick((20, 10), (8, 5));
+    bench.pass(Duration::from_secs(limited))?;
+    bench.lab.link("to-topside rate=none")?;
+    bench.pass(Duration::from_secs(free))?;
+    let seen = bench.written()?;
+    let span = Span::of(seen, from, now_us());
+    let (first, last) = span.older_than(MAX_AGE).context("no picture was late")?;
+    let oldest = span.latency_ms(1.0);
+    let raised = bench.warned().iter().find(|(at, is_late)| *is_late && *at >= first).map(|(at, _)| *at);
+    let ended = bench.warned().last().filter(|(_, is_late)| !is_late).map(|(at, _)| *at);
+    let after = |from: u64, to: Option<u64>| to.map(|to| (to as f64 - from as f64) / 1e3);
+    Ok(vec![
+        Figure::new("warning after the first picture older than 300 ms", after(first, raised), "ms")
+            .at_most(200.0)
+            .or_loosely(Limit::AtMost(2000.0)),
+        Figure::new("warning over after the last of them", after(last, ended), "ms")
+            .at_most(500.0)
+            .or_loosely(Limit::AtMost(3000.0)),
+        Figure::new("oldest picture", oldest, "ms").at_least(1500.0).or_loosely(Limit::AtLeast(300.0)),
+    ])
+}
+
 pub fn short_outage(bench: &mut Bench) -> Result<Vec<Figure>> {
     let time = bench.pick(2000, 1000);
     let mut figures = outage(bench, Duration::from_millis(time), 500.0, Limit::AtMost(3000.0))?;
@@ -153,6 +179,8 @@ pub fn camera_dies(bench: &mut Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// rov-client's own limit.
+const MAX_AGE: Duration = Duration::from_millis(300);
 /// The picture is waited for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 

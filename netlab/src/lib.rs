@@ -9,6 +9,7 @@ pub mod events;
 pub mod figures;
 pub mod lab;
 pub mod link;
+mod recorded;
 pub mod report;
 pub mod rows;
 pub mod run;

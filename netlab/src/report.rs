@@ -63,7 +63,7 @@ pub struct RowArgs {
 #[derive(Args, Debug)]
 struct How {
     /// Seconds of the rows without an event [default: 60, with Chromium 30]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..=600))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..=3600))]
     seconds: Option<u64>,
 
     /// Of the losses and all other chances
@@ -110,7 +110,7 @@ const SOAK: &str = "
 ## Soak
 
 Written by `scripts/soak`: viewers of every kind come and go, the link breaks in all the ways above, and the source of a second server
-dies twice a minute. What the programs take, and the latency of the pilot's picture, are noted each second ([plot](soak.svg)).
+dies twice a minute. The server and the pilot record. What the programs take, and the latency of the pilot's picture, are noted each second ([plot](soak.svg)).
 
 ";
 

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use crate::bench::{Bench, ViewerKind};
 use crate::events;
 use crate::figures::{Figure, Limit};
+use crate::recorded::{self, Dive};
 use crate::steady::Steady;
 
 pub struct Row {
@@ -25,6 +26,10 @@ enum Measure {
     Steady { link: &'static str, judge: fn(&Steady) -> Vec<Figure> },
     /// Something happens, and the picture comes back.
     Event(fn(&mut Bench) -> Result<Vec<Figure>>),
+    /// The server alone.
+    Alone(fn(&mut Bench, &Conduct) -> Result<Vec<Figure>>),
+    /// Server and client record, and this happens; then their files are compared.
+    Recorded(Dive),
 }
 
 const STEADY: Row = Row {
@@ -34,6 +39,14 @@ const STEADY: Row = Row {
     client: &[],
     for_browsers: true,
     measure: Measure::Steady { link: "delay=2ms", judge: |run| vec![run.longest_freeze()] },
+};
+
+const RECORDED: Row = Row {
+    server: &["--ring", "60s"],
+    client: &["--auto"],
+    for_browsers: false,
+    measure: Measure::Recorded(recorded::DIVE),
+    ..STEADY
 };
 
 /// Keyframes in the short form, which has a dozen losses and more: without retransmission eight are asked for, and
@@ -110,6 +123,21 @@ pub const ROWS: &[Row] = &[
         ..STEADY
     },
     Row {
+        name: "age-lossy",
+        condition: "age beside the mark: 20 ± 5 ms each way, 1 % loss",
+        for_browsers: false,
+        measure: Measure::Steady { link: "delay=20ms jitter=5ms loss=1%", judge: |run| run.age(5.0) },
+        ..STEADY
+    },
+    Row {
+        name: "late",
+        condition: "a queue of 2 s before a link of 2 Mbit/s, which the server does not follow, then no limit",
+        server: &["--adaptive", "off"],
+        for_browsers: false,
+        measure: Measure::Event(events::late),
+        ..STEADY
+    },
+    Row {
         name: "reordering",
         condition: "5 % of the packets reordered within 5 ms",
         measure: Measure::Steady {
@@ -157,6 +185,42 @@ pub const ROWS: &[Row] = &[
         ..STEADY
     },
     Row {
+        name: "recorded-killed",
+        condition: "server killed while it records, 0 to 3 s after the recording began, 50 times",
+        measure: Measure::Alone(recorded::killed),
+        ..RECORDED
+    },
+    Row {
+        name: "recorded-outage",
+        condition: "recording at both ends: outage of 10 s",
+        measure: Measure::Recorded(Dive { outage: Some((11, 11)), ..recorded::DIVE }),
+        ..RECORDED
+    },
+    Row {
+        name: "recorded-slow",
+        condition: "recording at both ends: 3 Mbit/s, outage of 10 s",
+        measure: Measure::Recorded(Dive {
+            link: "to-topside rate=3Mbit queue=250ms",
+            outage: Some((10, 3)),
+            ..recorded::DIVE
+        }),
+        ..RECORDED
+    },
+    Row {
+        name: "recorded-loss",
+        condition: "recording at both ends: 5 % loss",
+        measure: Measure::Recorded(Dive { link: "loss=5%", ..recorded::DIVE }),
+        ..RECORDED
+    },
+    Row {
+        name: "recorded-rtp",
+        condition: "recording at both ends: RTP multicast, 5 % loss",
+        server: &["--ring", "60s", "--transport", "webrtc,rtp"],
+        client: &["--auto", "--transport", "rtp"],
+        measure: Measure::Recorded(Dive { link: "loss=5%", ..recorded::DIVE }),
+        ..RECORDED
+    },
+    Row {
         name: "rtp",
         condition: "RTP multicast, 1 % loss",
         server: &["--transport", "webrtc,rtp"],
@@ -193,7 +257,7 @@ impl Row {
 
     /// What the client learnt of the server's clock over a better link would be of use over this one.
     fn is_so_from_the_start(&self) -> bool {
-        matches!(self.name, "age-far" | "age-asymmetric")
+        matches!(self.name, "age-far" | "age-asymmetric" | "age-lossy")
     }
 
     /// Runs it. `lossless` is the 99th percentile of the latency of the lossless run, in milliseconds.
@@ -221,6 +285,8 @@ impl Row {
                 bench.start_viewer(self.client)?;
                 event(&mut bench)?
             }
+            Measure::Alone(measure) => measure(&mut bench, conduct)?,
+            Measure::Recorded(dive) => dive.run(&mut bench, self.client, conduct)?,
         };
         let [_, late, _] = bench.lab.figures().late;
         figures.push(Figure::new("late on the link, 99th percentile", late.as_secs_f64() * 1e3, "ms"));

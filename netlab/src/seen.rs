@@ -24,6 +24,8 @@ pub struct Seen {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Line {
     Seen(Seen),
+    /// From this time on rov-client warns that pictures are late, or no longer.
+    Late(u64, bool),
     Report(Box<Report>),
 }
 
@@ -39,6 +41,7 @@ impl fmt::Display for Line {
                 mark.map_or(Ok(()), |(frame, drawn)| write!(f, " {frame} {drawn}"))?;
                 age.map_or(Ok(()), |(age, bound)| write!(f, " age {age} {bound}"))
             }
+            Self::Late(at, is_late) => write!(f, "late {at} {is_late}"),
             Self::Report(report) => write!(f, "report {}", serde_json::to_string(report).map_err(|_| fmt::Error)?),
         }
     }
@@ -52,6 +55,9 @@ impl Line {
             return Some(Self::Report(serde_json::from_str(rest).ok()?));
         }
         let mut words = rest.split(' ');
+        if kind == "late" {
+            return Some(Self::Late(words.next()?.parse().ok()?, words.next()?.parse().ok()?));
+        }
         let (at, session) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         let torn = words.next()?.parse().ok()?;
         let rest: Vec<_> = words.collect();
@@ -114,6 +120,14 @@ impl<'a> Span<'a> {
 
     fn latencies(&self) -> impl Iterator<Item = (u64, f64)> {
         self.pictures.iter().filter_map(|seen| Some((seen.at, ms(seen.mark?.1, seen.at))))
+    }
+
+    /// The first and the last picture that were older than `limit` when they were shown: when that was.
+    pub fn older_than(&self, limit: Duration) -> Option<(u64, u64)> {
+        let limit = limit.as_secs_f64() * 1e3;
+        let mut late = self.latencies().filter(|(_, latency)| *latency > limit).map(|(at, _)| at);
+        let first = late.next()?;
+        Some((first, late.last().unwrap_or(first)))
     }
 
     /// The longest time between the drawing of one picture and of the next, in milliseconds: what the machine, not the
@@ -197,6 +211,7 @@ mod tests {
             Line::Seen(Seen { age: None, ..seen }),
             Line::Seen(Seen { mark: None, torn: false, ..seen }),
             Line::Seen(Seen { mark: None, age: None, ..seen }),
+            Line::Late(8, true),
             Line::Report(Box::new(Report { packets: 9, ..Report::default() })),
         ] {
             assert_eq!(Line::parse(&line.to_string()), Some(line));
@@ -209,6 +224,15 @@ mod tests {
         let all = pictures([(100, 10), (133, 80), (166, 10)]);
         assert_eq!(span(&all, 90, 170).age_error_ms(0.95), Some((4.0, 0.5)));
         assert_eq!(span(&all, 0, 50).age_error_ms(0.95), None);
+    }
+
+    #[test]
+    fn the_first_and_the_last_of_the_old_pictures_are_found() {
+        let all = pictures([(100, 90), (200, 310), (233, 20), (266, 310), (300, 10)]);
+        let limit = Duration::from_millis(300);
+        assert_eq!(span(&all, 0, 400).older_than(limit), Some((200_000, 266_000)));
+        assert_eq!(span(&all, 0, 210).older_than(limit), Some((200_000, 200_000)));
+        assert_eq!(span(&all, 280, 400).older_than(limit), None);
     }
 
     #[test]

@@ -18,12 +18,14 @@ use rov_client::stats::Report;
 use rov_tests::process::Process;
 use rov_tests::wait;
 use rov_tests::watcher::Watcher;
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::bench::program;
 use crate::lab::{Lab, ROV};
+use crate::recorded::Compared;
 use crate::run::{is_stopped, stop_on_signals};
-use samples::{Disturbance, Record, Sample};
+use samples::{Disturbance, PILOT, Record, Sample};
 use visitors::Visitors;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -32,6 +34,8 @@ const CALM: std::ops::Range<u64> = 12..30;
 /// For what is left of visitors to be given back, before the last look at descriptors and threads.
 const CLEARING: Duration = Duration::from_secs(40);
 const END: Duration = Duration::from_secs(10);
+/// The pilot's recording fetches what it misses before it ends.
+const LAST_FETCH: Duration = Duration::from_secs(60);
 /// The spectator's longest time without a picture: the longest outage, and while it lasts the source may have died.
 const SPECTATOR_BACK: Duration = Duration::from_secs(30);
 /// The verdict, beside the figures of the matrix.
@@ -89,9 +93,13 @@ struct Residents {
 }
 
 impl Residents {
-    fn start(lab: &Lab, keep: &Path) -> Result<Self> {
+    fn start(lab: &Lab, keep: &Path, [vehicle, surface]: [&Path; 2]) -> Result<Self> {
         let spectator_stats = keep.join("spectator.json");
-        let stats_file = spectator_stats.to_str().context("the folder for the samples has an odd name")?;
+        let plain =
+            |path: &Path| path.to_str().map(str::to_owned).context("the folder for the samples has an odd name");
+        let stats_file = &plain(&spectator_stats)?;
+        let (vehicle, surface) = (plain(vehicle)?, plain(surface)?);
+        let record = |folder| ["--record", folder, "--record-split", "2min", "--record-free", "100MB"];
         let (server, client) = (program("rov-server")?, program("rov-client")?);
         let rov = |args: &[&str]| {
             let mut command = lab.rov.command(&server);
@@ -108,21 +116,27 @@ impl Residents {
             "videotestsrc is-live=true pattern=ball num-buffers=450 ! video/x-raw,width=320,height=240,framerate=15/1";
         Ok(Self {
             server: rov(&[
-                "--name",
-                "soak",
-                "--source",
-                "test",
-                "--width",
-                "640",
-                "--height",
-                "360",
-                "--bitrate",
-                "2000",
-                "--transport",
-                "webrtc,rtp,rtsp",
-                "--max-viewers",
-                "8",
-            ]),
+                &[
+                    "--name",
+                    "soak",
+                    "--source",
+                    "test",
+                    "--width",
+                    "640",
+                    "--height",
+                    "360",
+                    "--bitrate",
+                    "2000",
+                    "--transport",
+                    "webrtc,rtp,rtsp",
+                    "--max-viewers",
+                    "8",
+                    "--ring",
+                    "120s",
+                ],
+                &record(&vehicle)[..],
+            ]
+            .concat()),
             failing: rov(&[
                 "--name",
                 "failing",
@@ -141,7 +155,7 @@ impl Residents {
                 "--rtsp-port",
                 "0",
             ]),
-            pilot: topside(&["--auto", "--name", "soak"]),
+            pilot: topside(&[&["--auto", "--name", "soak"], &record(&surface)[..]].concat()),
             spectator: topside(&[
                 "--host",
                 ROV,
@@ -187,7 +201,10 @@ pub fn run(args: &SoakArgs) -> Result<u8> {
     let lab = Lab::start(args.seed)?;
     lab.link(WELL)?;
     stop_on_signals();
-    let mut residents = Residents::start(&lab, &args.keep)?;
+    // Not in memory, as /tmp may be.
+    let recordings = TempDir::new_in(&args.keep).context("cannot make a folder for the recordings")?;
+    let [vehicle, surface] = ["vehicle", "surface"].map(|end| recordings.path().join(end));
+    let mut residents = Residents::start(&lab, &args.keep, [&vehicle, &surface])?;
     let (runtime, watcher) = lab.topside.enter(|| {
         let runtime = Runtime::new().context("cannot start a runtime")?;
         let watcher = Watcher::start(&runtime, &["--auto", "--name", "soak"]);
@@ -199,10 +216,12 @@ pub fn run(args: &SoakArgs) -> Result<u8> {
     let mut failures = record.verdict();
     failures.extend(residents.spectator_verdict());
     failures.extend(finish(&mut residents));
+    let recorded = Compared::of(&vehicle, &surface)?;
+    failures.extend(recorded.verdict());
     drop(watcher);
     drop(runtime);
-    write(args, &record, &failures)?;
-    println!("{}", record.summary(&failures));
+    write(args, &record, &recorded, &failures)?;
+    println!("{}", record.summary(&recorded, &failures));
     Ok(u8::from(!failures.is_empty()))
 }
 
@@ -262,7 +281,7 @@ fn finish(residents: &mut Residents) -> Vec<String> {
             failures.push(format!("{name} had ended by itself:\n{}", process.stderr()));
             continue;
         }
-        let code = process.stop(libc::SIGTERM, END);
+        let code = process.stop(libc::SIGTERM, if name == PILOT { LAST_FETCH } else { END });
         if code != 0 {
             failures.push(format!("{name} ended with code {code}"));
         }
@@ -270,11 +289,11 @@ fn finish(residents: &mut Residents) -> Vec<String> {
     failures
 }
 
-fn write(args: &SoakArgs, record: &Record, failures: &[String]) -> Result<()> {
+fn write(args: &SoakArgs, record: &Record, recorded: &Compared, failures: &[String]) -> Result<()> {
     let save =
         |path: &Path, text: String| fs::write(path, text).with_context(|| format!("cannot write {}", path.display()));
     save(&args.keep.join("soak.csv"), record.csv())?;
-    save(&args.keep.join(SUMMARY), record.summary(failures))?;
+    save(&args.keep.join(SUMMARY), record.summary(recorded, failures))?;
     save(&args.plot, plot::svg(record)?)
 }
 

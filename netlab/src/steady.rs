@@ -19,6 +19,8 @@ pub struct Steady<'a> {
     seen: Vec<Seen>,
     before: Snapshot,
     after: Snapshot,
+    /// Warnings that pictures are late, which begin in this time.
+    warnings: usize,
     conduct: &'a Conduct,
 }
 
@@ -28,7 +30,10 @@ impl<'a> Steady<'a> {
         let before = bench.snapshot()?;
         bench.pass(Duration::from_secs(conduct.seconds))?;
         let after = bench.snapshot()?;
-        Ok(Self { seen: bench.written()?.to_vec(), before, after, conduct })
+        let seen = bench.written()?.to_vec();
+        let began = |(at, is_late): &&(u64, bool)| *is_late && (before.at..=after.at).contains(at);
+        let warnings = bench.warned().iter().filter(began).count();
+        Ok(Self { seen, warnings, before, after, conduct })
     }
 
     fn span(&self) -> Span<'_> {
@@ -55,6 +60,9 @@ impl<'a> Steady<'a> {
         vec![
             error.or_loosely(Limit::AtMost(100.0)),
             Figure::new("stated bound of the age", found.map(|found| found.1), "ms"),
+            Figure::new("warnings that the picture is late", self.warnings as f64, "")
+                .at_most(0.0)
+                .or_loosely(Limit::AtMost(9.0)),
         ]
     }
 

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use rov_client::cli::Cli;
 use rov_client::decode::{Picture, read_stamp};
+use rov_client::feed::Feed;
 use rov_client::session;
 use rov_client::stats::Report;
 use rov_client::viewer::Viewer;
@@ -44,11 +45,18 @@ pub fn client(out: &Path, args: &[String]) -> Result<()> {
     let mut lines = Lines::create(out)?;
     let runtime = Runtime::new().context("cannot start the runtime")?;
     let viewer = Viewer::new();
+    let feed = Feed::new(0, None, Arc::clone(&viewer), CancellationToken::new(), config.max_age);
+    let mut is_late = false;
     let session = runtime.spawn(session::run(config, Arc::clone(&viewer), CancellationToken::new()));
     let mut reported = Instant::now();
     while !session.is_finished() {
-        if let Some(picture) = viewer.mailbox.wait(Duration::from_millis(20)) {
+        if let Some(picture) = feed.take(|| viewer.mailbox.wait(Duration::from_millis(20))) {
             lines.write(&Line::Seen(seen(&picture, &viewer)))?;
+            feed.shown(&picture, Instant::now(), None);
+        }
+        let warns = feed.late(Instant::now()).is_some();
+        if std::mem::replace(&mut is_late, warns) != warns {
+            lines.write(&Line::Late(now_us(), warns))?;
         }
         if reported.elapsed() >= REPORT {
             reported = Instant::now();

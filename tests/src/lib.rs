@@ -24,6 +24,7 @@ pub mod opencv;
 pub mod process;
 pub mod programs;
 pub mod proxy;
+pub mod recorded;
 pub mod refusing;
 pub mod relay;
 pub mod rtp;

@@ -1,7 +1,6 @@
 //! What a recording at the surface misses, and how it gets that: out of the vehicle's ring.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +8,9 @@ use rov_client::stats::{RecordingReport, Report};
 use rov_common::api::RingListing;
 use rov_common::ring::{Head, Kept};
 use rov_tests::media::marks;
-use rov_tests::process::program;
 use rov_tests::programs::{Client, Server};
 use rov_tests::proxy::Proxy;
+use rov_tests::recorded::{self, Row, packets, table};
 use rov_tests::relay::Network;
 use rov_tests::wait::{START, until};
 use rov_tests::{http, jpeg};
@@ -123,9 +122,7 @@ impl Dive {
     }
 
     fn file(&self, side: &str) -> PathBuf {
-        let entries = std::fs::read_dir(self.folder.path().join(side)).expect("a folder");
-        let all = entries.map(|entry| entry.expect("an entry").path());
-        let files: Vec<_> = all.filter(|path| path.extension().is_some_and(|extension| extension == "mp4")).collect();
+        let files = recorded::files(&self.folder.path().join(side));
         let [file] = &files[..] else { panic!("{files:?}") };
         file.clone()
     }
@@ -137,7 +134,7 @@ impl Dive {
         let (sent, here) = (table(&vehicle), table(&surface));
         let within = |row: &&Row| here[0].captured <= row.captured && row.captured <= here[here.len() - 1].captured;
         let sent: Vec<_> = sent.iter().filter(within).cloned().collect();
-        let captured = |rows: &[Row]| rows.iter().map(|row| row.captured.clone()).collect::<Vec<_>>();
+        let captured = |rows: &[Row]| rows.iter().map(|row| row.captured).collect::<Vec<_>>();
         assert_eq!(captured(&here), captured(&sent));
         assert!(here.iter().all(|row| row.missing == 0), "{here:?}");
         let shown = packets(&surface);
@@ -153,34 +150,6 @@ impl Dive {
         assert!(numbers.windows(2).all(|two| two[0] < two[1]), "each once, in order: {numbers:?}");
         here.len() as u64
     }
-}
-
-#[derive(Clone, Debug)]
-struct Row {
-    seconds: f64,
-    captured: String,
-    missing: u64,
-}
-
-fn table(file: &Path) -> Vec<Row> {
-    let text = std::fs::read_to_string(file.with_extension("csv")).expect("the table of times");
-    let row = |(number, line): (usize, &str)| {
-        let fields: Vec<_> = line.split(',').collect();
-        assert_eq!(fields[0], (number + 1).to_string(), "{line}");
-        let [seconds, missing] = [fields[1], fields[4]].map(|field| field.parse::<f64>().expect("a number"));
-        Row { seconds, captured: fields[2].to_owned(), missing: missing as u64 }
-    };
-    text.lines().skip(1).enumerate().map(row).collect()
-}
-
-/// When each is shown, as ffprobe finds it.
-fn packets(file: &Path) -> Vec<f64> {
-    let mut command = Command::new(program("ffprobe", "ffmpeg"));
-    command.args(["-v", "error", "-show_entries", "packet=pts_time", "-of", "csv=p=0"]).arg(file);
-    let output = command.output().expect("ffprobe starts");
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines().map(|line| line.trim_end_matches(',').parse().expect("a time")).collect()
 }
 
 #[test]

@@ -8,10 +8,11 @@ use rov_tests::process::Process;
 use rov_tests::watcher::Shot;
 
 use crate::figures::median;
+use crate::recorded::Compared;
 
 /// In the order in which they are sampled.
-pub const PROGRAMS: [&str; 4] =
-    ["rov-server", "rov-server, dying source", "rov-client", "rov-client, of the dying source"];
+pub const PROGRAMS: [&str; 4] = ["rov-server", "rov-server, dying source", PILOT, "rov-client, of the dying source"];
+pub const PILOT: &str = "rov-client";
 
 /// Memory is judged from here on: by then every buffer has been used once.
 const WARM: Duration = Duration::from_secs(5 * 60);
@@ -226,7 +227,7 @@ impl Record {
     }
 
     /// For `docs/resilience.md`.
-    pub fn summary(&self, failures: &[String]) -> String {
+    pub fn summary(&self, recorded: &Compared, failures: &[String]) -> String {
         let minutes = self.samples.last().map_or(0.0, |sample| sample.at.as_secs_f64() / 60.0);
         let visits: Vec<_> = self.visits.iter().map(|(name, count)| format!("{name} {count}")).collect();
         let mut text = format!(
@@ -257,6 +258,9 @@ impl Record {
             minute(Duration::ZERO),
             minute(last)
         );
+        text += "Recordings of rov-server and rov-client, a file each two minutes and with each change of size: ";
+        let told: Vec<_> = recorded.figures().iter().map(ToString::to_string).collect();
+        let _ = writeln!(text, "{}.\n", told.join("; "));
         match failures {
             [] => text += "Verdict: well.\n",
             _ => {
