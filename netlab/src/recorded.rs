@@ -106,12 +106,13 @@ pub fn killed(bench: &mut Bench, conduct: &Conduct) -> Result<Vec<Figure>> {
         bench.pass(Duration::from_millis(random.random_range(0..LONGEST_LIFE_MS)))?;
         bench.kill_server();
         let killed = now_us();
-        let (rows, played) = (table(&file), packets(&file));
+        let (rows, played) = (table(&file), decoded(&file));
+        damaged += usize::from(played.is_none());
         // Before the first fragment there is nothing to play yet: all is lost then.
-        let newest = rows.get(played.len().saturating_sub(1)).and_then(|row| row.captured);
+        // The table is written behind the pictures.
+        let newest = played.and_then(|played| rows.get(played.min(rows.len()).checked_sub(1)?)?.captured);
         let begun = rows.first().and_then(|row| row.captured).or_else(|| written(&file));
         lost.extend(newest.or(begun).map(|from| killed.saturating_sub(from) as f64 / 1e3));
-        damaged += usize::from(!decodes(&file, played.len()));
     }
     lost.sort_by(f64::total_cmp);
     let longest = lost.last().copied().filter(|_| lost.len() == times);
@@ -122,15 +123,15 @@ pub fn killed(bench: &mut Bench, conduct: &Conduct) -> Result<Vec<Figure>> {
     ])
 }
 
-/// Whether ffmpeg decodes as many pictures as ffprobe counts, but for the last, which may be cut off.
-fn decodes(file: &Path, pictures: usize) -> bool {
+/// Pictures that ffmpeg decodes; none where it does not play the file. What is cut off at its end it leaves out, or says.
+fn decoded(file: &Path) -> Option<usize> {
     let mut command = Command::new(program("ffmpeg", "ffmpeg"));
     command.args(["-v", "quiet", "-nostdin", "-i"]).arg(file);
     command.args(["-f", "null", "-progress", "-", "-"]);
-    let Ok(output) = command.output() else { return false };
+    let output = command.output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let frames = text.lines().filter_map(|line| line.strip_prefix("frame=")?.trim().parse::<usize>().ok()).last();
-    output.status.success() && frames.is_some_and(|frames| frames + 1 >= pictures)
+    let frames = text.lines().filter_map(|line| line.strip_prefix("frame=")?.trim().parse().ok()).last();
+    frames.filter(|_| output.status.success())
 }
 
 /// When the file was begun.

@@ -214,10 +214,10 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "recorded-rtp",
-        condition: "recording at both ends: RTP multicast, 5 % loss",
-        server: &["--ring", "60s", "--transport", "webrtc,rtp"],
+        condition: "recording at both ends: RTP multicast, outage of 10 s",
+        server: &["--ring", "240s", "--transport", "webrtc,rtp"],
         client: &["--auto", "--transport", "rtp"],
-        measure: Measure::Recorded(Dive { link: "loss=5%", ..recorded::DIVE }),
+        measure: Measure::Recorded(Dive { outage: Some((10, 3)), ..recorded::DIVE }),
         ..RECORDED
     },
     Row {
