@@ -89,6 +89,9 @@ struct Kept {
     row: String,
     date: String,
     seed: u64,
+    /// Of a row without an event.
+    #[serde(default)]
+    seconds: Option<u64>,
     figures: Vec<Figure>,
     /// Why it could not be run.
     error: Option<String>,
@@ -184,7 +187,8 @@ fn measure(row: &Row, conduct: &Conduct) -> Kept {
         Ok(figures) => (figures, None),
         Err(error) => (Vec::new(), Some(format!("{error:#}"))),
     };
-    Kept { row: row.name.to_owned(), date: today(), seed: conduct.seed, figures, error }
+    let seconds = row.is_steady().then_some(conduct.seconds);
+    Kept { row: row.name.to_owned(), date: today(), seed: conduct.seed, seconds, figures, error }
 }
 
 fn print(viewer: &str, row: &Row, kept: &Kept) {
@@ -226,7 +230,7 @@ fn document(keep: &Path, how: &How, crossing: [f64; 3]) -> Result<String> {
         writeln!(tables, "\n{title}\n| Condition | Figure | Measured | To reach |\n|---|---|---|---|")?;
         for row in ROWS.iter().filter(|row| is_for(row, viewer)) {
             let kept = read(&kept_path(keep, viewer_name, row.name))?;
-            write_row(&mut tables, row, kept.as_ref())?;
+            write_row(&mut tables, row, kept.as_ref(), how.conduct(viewer, false).seconds)?;
             dates.extend(kept.map(|kept| kept.date));
         }
     }
@@ -269,6 +273,11 @@ each picture where the window would show it; both ends have the same clock. Rows
 - Rate limit: the queue before it holds what the link carries in 250 ms, and drops what comes when it is full. It limits the way of the
   video; all other impairments are the same both ways. The encoder's bitrate is what it is asked for and what it gives (mean of two
   seconds), whichever is later to follow.
+- Age: how old rov-client says that a picture is, beside what its mark says; both ends' clocks are one here, which
+  rov-client does not know. Warnings are those of `--max-age`, which is 300 ms.
+- Recording at both ends: rov-server and rov-client without a window, both with `--record`. Then the pictures in their
+  files are compared by their times of capture, from the client's first picture to its last.
+- Killed: by SIGKILL, at random moments; what is lost is from the newest picture that ffmpeg decodes to the signal.
 - Another subnet: the pilot's computer has an address there from the same moment on.
 {tables}{soak}
 ## Not measured
@@ -284,14 +293,19 @@ delays the others.
     ))
 }
 
-fn write_row(tables: &mut String, row: &Row, kept: Option<&Kept>) -> std::fmt::Result {
+/// Steady rows are measured for `usual` seconds; it is said where one was not.
+fn write_row(tables: &mut String, row: &Row, kept: Option<&Kept>, usual: u64) -> std::fmt::Result {
     let Some(kept) = kept else { return writeln!(tables, "| {} | | not run | |", row.condition) };
     if let Some(error) = &kept.error {
         let reason = error.lines().next().unwrap_or_default().replace('|', "/");
         return writeln!(tables, "| {} | | **could not be run: {reason}** | |", row.condition);
     }
     for (at, figure) in kept.figures.iter().enumerate() {
-        let condition = if at == 0 { row.condition } else { "" };
+        let condition = match kept.seconds.filter(|seconds| *seconds != usual) {
+            _ if at > 0 => String::new(),
+            Some(seconds) => format!("{}, for {seconds} s", row.condition),
+            None => row.condition.to_owned(),
+        };
         let measured = figure.measured();
         let measured = if figure.is_met() == Some(false) { format!("**{measured}**") } else { measured };
         writeln!(tables, "| {condition} | {} | {measured} | {} |", figure.name, figure.to_reach())?;
@@ -328,12 +342,12 @@ mod tests {
 
     fn kept(figures: Vec<Figure>, error: Option<&str>) -> Kept {
         let (row, date) = ("loss-1".to_owned(), "2026-01-01".to_owned());
-        Kept { row, date, seed: 1, figures, error: error.map(str::to_owned) }
+        Kept { row, date, seed: 1, seconds: Some(60), figures, error: error.map(str::to_owned) }
     }
 
     fn written(kept: Option<&Kept>) -> String {
         let mut text = String::new();
-        write_row(&mut text, Row::named("loss-1").unwrap(), kept).unwrap();
+        write_row(&mut text, Row::named("loss-1").unwrap(), kept, 60).unwrap();
         text
     }
 
@@ -349,6 +363,8 @@ mod tests {
             |  | corrupt pictures | 0 | at most 0 |\n\
             |  | shown | 99.5 % |  |\n";
         assert_eq!(written(Some(&row)), table);
+        let longer = Kept { seconds: Some(600), ..row };
+        assert!(written(Some(&longer)).starts_with("| 1 % random loss, for 600 s | longest freeze | **120 ms** |"));
         assert_eq!(written(None), "| 1 % random loss | | not run | |\n");
         let failed = kept(Vec::new(), Some("no server\nat all"));
         assert!(!failed.is_met());

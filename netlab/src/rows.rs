@@ -255,6 +255,11 @@ impl Row {
         matches!(self.name, "loss-1" | "loss-5")
     }
 
+    /// Pictures come all the time, for as long as is wanted.
+    pub fn is_steady(&self) -> bool {
+        matches!(self.measure, Measure::Steady { .. })
+    }
+
     /// What the client learnt of the server's clock over a better link would be of use over this one.
     fn is_so_from_the_start(&self) -> bool {
         matches!(self.name, "age-far" | "age-asymmetric" | "age-lossy")

@@ -91,6 +91,16 @@ fn forward_error_correction_repairs_plain_rtp() {
 }
 
 #[test]
+fn a_queue_raises_the_warning_that_the_picture_is_late() {
+    run(&["late"]);
+}
+
+#[test]
+fn both_recordings_have_the_same_pictures_after_an_outage_that_ended_the_session() {
+    run(&["recorded-outage"]);
+}
+
+#[test]
 fn the_age_agrees_with_the_marks_over_any_link() {
     run(&["age", "age-far", "age-asymmetric"]);
 }
