@@ -87,7 +87,7 @@ pub struct Cli {
     pub rtp_port: Option<u16>,
 
     /// Codec of RTP that is listened for without discovery; all else says it by itself
-    #[arg(help_heading = TRANSPORT, long, value_name = "h264|h265", default_value_t = Codec::H264, conflicts_with_all = ["auto", "url", "name", "list"])]
+    #[arg(help_heading = TRANSPORT, long, value_name = "h264|h265|mjpeg", default_value_t = Codec::H264, conflicts_with_all = ["auto", "url", "name", "list"])]
     pub codec: Codec,
 
     /// URL of any WHEP endpoint, as http://10.0.0.2:8080/whep, or of any RTSP camera, as rtsp://10.0.0.3/stream1 or
@@ -299,7 +299,7 @@ const EXIT_CODES: &str = "Exit codes:\n  \
     0  closed by the user, or --duration is over\n  \
     1  an error that is none of the others\n  \
     2  wrong usage: an option, a --decoder that does not work, several servers, no --name and no window, or a camera that wants\n     \
-        another password or has no H.264 or H.265 video\n  \
+        another password or has no H.264, H.265 or MJPEG video\n  \
     3  no server found, or the given one does not answer (with --no-wait or --list)";
 
 impl Cli {

@@ -26,7 +26,7 @@ use rov_common::codec::Codec;
 use rov_common::lateness::Received;
 use rov_common::sync::lock;
 use rov_common::units::Resolution;
-use rov_gst::decoders::{self, Candidate, DecoderChoice};
+use rov_gst::decoders::{self, Candidate, DecoderChoice, depayloader};
 use rov_gst::element::{exists, has_property};
 
 use self::flow::Flow;
@@ -298,13 +298,14 @@ fn need_elements(codec: Codec) -> Result<(), DecodeError> {
     let bad = "the GStreamer 'bad' plugins (gstreamer1.0-plugins-bad)";
     let needed = [
         ("rtpjitterbuffer", good),
-        (graph::depayloader(codec), good),
+        (depayloader(codec), good),
         (decoders::parser(codec), bad),
         ("videoscale", base),
         ("videoconvert", base),
         ("appsink", base),
     ];
-    match needed.into_iter().find(|(element, _)| !exists(element)) {
+    let is_needed = |element: &str| codec.has_parameter_sets() || element != decoders::parser(codec);
+    match needed.into_iter().find(|(element, _)| is_needed(element) && !exists(element)) {
         Some((element, package)) => Err(DecodeError::MissingElement { element, package }),
         None => Ok(()),
     }
@@ -333,6 +334,7 @@ fn software(codec: Codec) -> (&'static str, &'static str) {
             "avdec_h265",
             "an H.265 decoder for GStreamer (gstreamer1.0-libav, or gstreamer1.0-plugins-bad for libde265dec)",
         ),
+        Codec::Mjpeg => ("jpegdec", "a JPEG decoder for GStreamer (gstreamer1.0-plugins-good)"),
     }
 }
 
@@ -351,7 +353,7 @@ fn nothing_started(codec: Codec, choice: DecoderChoice, tried: Vec<(String, Stri
 /// The decoders of the tables that GStreamer has here, those of H.264 first, and of each the hardware first. They are
 /// registered; that they work shows only when they are started.
 pub fn available_decoders() -> Vec<String> {
-    let all = [Codec::H264, Codec::H265].into_iter().flat_map(|codec| decoders::available(codec, &exists));
+    let all = Codec::ALL.into_iter().flat_map(|codec| decoders::available(codec, &exists));
     let mut names: Vec<String> = Vec::new();
     for row in all {
         if !names.iter().any(|name| name == row.element) {

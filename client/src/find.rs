@@ -24,7 +24,7 @@ use crate::heard::{Heard, Next, Wish};
 use crate::receive::rtp::senders::Senders;
 use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::Camera;
-use crate::receive::{PAYLOAD_TYPE, Transport, Way};
+use crate::receive::{Transport, Way};
 use crate::reconnect::Supply;
 use crate::streams::Wanted;
 use crate::target::{RtpHost, SessionConfig, SessionError, Target};
@@ -606,7 +606,7 @@ fn rtp_destination(stats: &Stats, from: Ipv4Addr, place: usize) -> Option<Source
     let port = Some(address.port()).filter(|port| (1..=rtp::HIGHEST_PORT).contains(port))?;
     let codec = stats.streams.get(place).map_or(Ok(Codec::H264), |stream| stream.codec.parse()).ok()?;
     let ssrc = stats.streams.get(place).and_then(|stream| stream.rtp_ssrc);
-    let (from, payload_type) = (Some(from), Some(PAYLOAD_TYPE));
+    let (from, payload_type) = (Some(from), Some(codec.payload_type()));
     Some(Source { host: *address.ip(), port, from, ssrc, payload_type, codec, fec: false })
 }
 
@@ -622,6 +622,11 @@ fn located(
     let api = Url::parse(&format!("{scheme}://{}", found.address)).context("the announced address is no URL")?;
     let label = format!("{} ({})", announcement.name, found.address);
     let mut all = ways(announcement, found.address.ip(), &api);
+    let codec = announcement.streams.first().and_then(|stream| stream.codec.parse().ok());
+    // WebRTC does not carry it; who wants that alone is told so by the server.
+    if codec == Some(Codec::Mjpeg) && chosen != Some(Transport::WebRtc) && all.len() > 1 {
+        all.retain(|way| way.transport() != Transport::WebRtc);
+    }
     if let (Some(fallback), Some(Way::WebRtc(_))) = (fallback, all.first()) {
         all.truncate(1);
         // What was learnt is of the session before: by now it may have started anew.
@@ -649,7 +654,7 @@ fn located(
         ways,
         label,
         stats: api.join(STATS_PATH).ok(),
-        codec: announcement.streams.first().and_then(|stream| stream.codec.parse().ok()),
+        codec,
         stream: match announcement.streams.as_slice() {
             [default, _, ..] => default.name.clone(),
             _ => String::new(),
@@ -678,7 +683,7 @@ fn ways(announcement: &Announcement, ip: IpAddr, api: &Url) -> Vec<Way> {
             port: rtp.port,
             from: Some(from),
             ssrc: rtp.ssrc,
-            payload_type: Some(PAYLOAD_TYPE),
+            payload_type: Some(codec.payload_type()),
             codec,
             fec: rtp.fec,
         }));

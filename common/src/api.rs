@@ -49,6 +49,9 @@ pub struct ErrorBody {
     /// The setting that cannot be so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// The stream is MJPEG, which WebRTC does not carry.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mjpeg: bool,
 }
 
 /// What a user may do; each more than those before it.

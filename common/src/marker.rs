@@ -1,8 +1,8 @@
-//! Where the access units of H.264 and H.265 end in RTP: with the last packet of one time stamp. The marker bit says
+//! Where the access units of H.264, H.265 and MJPEG end in RTP: with the last packet of one time stamp. The marker bit says
 //! the same at once (RFC 6184 section 5.1, RFC 7798 section 4.1), where the next packet would say it a frame interval
 //! later; but some cameras set it on every NAL unit or every slice. Pure.
 
-use crate::codec::{Codec, NalKind};
+use crate::codec::{Codec, NalKind, jpeg};
 use crate::rtp::Header;
 
 /// So many pictures without a keyframe that show the marker bits to be right are enough as well.
@@ -74,7 +74,10 @@ impl Packet {
             timestamp: header.timestamp,
             ssrc: header.ssrc,
             marked: header.marker,
-            part: (!payload.is_empty()).then(|| part(codec, payload)),
+            part: (!payload.is_empty()).then(|| match codec {
+                Codec::H264 | Codec::H265 => part(codec, payload),
+                Codec::Mjpeg => part_of_jpeg(payload, header.marker),
+            }),
         })
     }
 
@@ -211,11 +214,18 @@ fn part(codec: Codec, payload: &[u8]) -> Part {
     }
 }
 
+/// The first fragment has the quantization tables (RFC 2435 section 3.1), and may be the last as well.
+fn part_of_jpeg(payload: &[u8], is_last: bool) -> Part {
+    let begins = jpeg::begins_picture(payload);
+    if begins && !is_last { Part::Front } else { Part::KeyframeSlice }
+}
+
 fn of_type(codec: Codec, nal: &[u8]) -> Part {
     // SEI and what is reserved beside it; of H.265 the SEI that goes before a picture alone.
     let front = match codec {
         Codec::H264 => 6..=9,
         Codec::H265 => 39..=39,
+        Codec::Mjpeg => 0..=0,
     };
     match codec.nal_kind(nal) {
         NalKind::KeyframeSlice => Part::KeyframeSlice,
@@ -293,6 +303,28 @@ mod tests {
             all[at - length..at].to_owned()
         };
         pictures.iter().map(|packets| next(packets.len())).collect()
+    }
+
+    #[test]
+    fn those_of_mjpeg_count_from_the_second_picture_on() {
+        let fragment = |offset: u8| [0, 0, 0, offset, 1, 255, 80, 60, 9];
+        let (begins, ends) = (fragment(0), fragment(9));
+        let picture: &[(&[u8], bool)] = &[(&begins, false), (&ends, true)];
+        assert_eq!(
+            of_pictures(Codec::Mjpeg, &[picture, picture, &[(&begins, true)], picture]),
+            [".w", ".m", "m", ".m"]
+        );
+        let parse = |sequence: u8, timestamp: u8, payload: &[u8]| {
+            let header = [0x80, 26, 0, sequence, 0, 0, 0, timestamp, 0, 0, 0, 7];
+            Packet::parse(Codec::Mjpeg, &[&header, payload].concat()).expect("RTP")
+        };
+        let before = parse(1, 0, &begins);
+        assert_eq!(
+            before.is_gap_before(&parse(3, 90, &begins)),
+            Some(false),
+            "its end is missing, and nothing behind it"
+        );
+        assert_eq!(before.is_gap_before(&parse(3, 90, &ends)), Some(true));
     }
 
     #[test]

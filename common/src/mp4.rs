@@ -6,8 +6,8 @@
 //! once. Until the few bytes that cover the fragments are written, it is still the fragmented one.
 //!
 //! Before each fragment stands when its first picture was captured (`prft`, section 8.16.5). Pictures stay as they are,
-//! with their parameter sets in band, but for the start codes of Annex B, in whose place are lengths. They are in
-//! decoding order, which is also that of presentation.
+//! with their parameter sets in band, but for the start codes of Annex B, in whose place are lengths; those of MJPEG stay as
+//! they are. They are in decoding order, which is also that of presentation.
 
 mod boxes;
 mod clip;
@@ -22,7 +22,7 @@ use bytes::Bytes;
 pub use self::clip::Clip;
 pub use self::format::{Format, Unrecordable};
 use crate::capture_clock::Captured;
-use crate::codec::nal_units;
+use crate::codec::{Codec, nal_units};
 
 /// Ticks per second of all times in a file: those of RTP, so that no time is rounded.
 pub const TIMESCALE: u32 = 90_000;
@@ -34,7 +34,7 @@ const LAST_SHOWN: u32 = TIMESCALE / 30;
 /// One coded picture.
 #[derive(Clone, Debug)]
 pub struct Picture {
-    /// Annex B. A keyframe carries its parameter sets.
+    /// Annex B, of MJPEG a JPEG picture. A keyframe carries its parameter sets.
     pub unit: Bytes,
     /// By any clock, which need not begin at zero.
     pub time: Duration,
@@ -132,7 +132,7 @@ impl Muxer {
         };
         let fragment = if is_over { self.close(Some(time)) } else { None };
         let offset = self.open.data.len();
-        with_lengths(&picture.unit, &mut self.open.data);
+        put_sample(self.format.codec(), &picture.unit, &mut self.open.data);
         let size = (self.open.data.len() - offset) as u32;
         if self.open.samples.is_empty() {
             self.open.captured = picture.captured;
@@ -150,7 +150,7 @@ impl Muxer {
     /// they could decode nothing behind it; the index has it in its place.
     pub fn late(&mut self, picture: &Picture) -> Vec<u8> {
         let mut out = vec![0; boxes::BOX_HEADER];
-        with_lengths(&picture.unit, &mut out);
+        put_sample(self.format.codec(), &picture.unit, &mut out);
         let length = out.len();
         out[..4].copy_from_slice(&(length as u32).to_be_bytes());
         out[4..boxes::BOX_HEADER].copy_from_slice(b"free");
@@ -197,11 +197,23 @@ impl Muxer {
     }
 }
 
-/// As pictures are in files: lengths in the place of start codes.
-fn with_lengths(unit: &[u8], out: &mut Vec<u8>) {
+/// As pictures are in files: lengths in the place of start codes, where there are any.
+fn put_sample(codec: Codec, unit: &[u8], out: &mut Vec<u8>) {
+    if codec == Codec::Mjpeg {
+        out.extend_from_slice(unit);
+        return;
+    }
     for nal in nal_units(unit) {
         out.extend_from_slice(&(nal.len() as u32).to_be_bytes());
         out.extend_from_slice(nal);
+    }
+}
+
+/// Bytes that [`put_sample`] writes.
+fn sample_len(codec: Codec, unit: &[u8]) -> usize {
+    match codec {
+        Codec::H264 | Codec::H265 => nal_units(unit).map(|nal| nal.len() + 4).sum(),
+        Codec::Mjpeg => unit.len(),
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Head {
     pub pictures: u32,
 }
 
-/// One access unit, in Annex B.
+/// One access unit: of MJPEG a picture, else in Annex B.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// In whole microseconds.
@@ -42,6 +42,8 @@ impl Head {
         out[16] = match self.codec {
             Codec::H264 => 4,
             Codec::H265 => 5,
+            // Its RTP payload type.
+            Codec::Mjpeg => 26,
         };
         out[17..].copy_from_slice(&self.pictures.to_be_bytes());
         out
@@ -57,6 +59,7 @@ impl Head {
         let codec = match rest[0] {
             4 => Codec::H264,
             5 => Codec::H265,
+            26 => Codec::Mjpeg,
             _ => return Err(other("an unknown codec")),
         };
         if magic != MAGIC {

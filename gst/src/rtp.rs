@@ -14,6 +14,7 @@ use rov_common::rtp::{Header, set_sequence};
 use rov_common::sync::lock;
 
 use crate::counter::Counter;
+use crate::decoders;
 use crate::element::is_made_by;
 use crate::losses::{Losses, Start};
 
@@ -86,8 +87,8 @@ impl LeftOut {
 /// numbers, by which no loss is seen.
 pub fn correct_packets(bin: &gst::Bin, renumbered: bool, on_picture: impl Fn(Judged) + Clone + Send + Sync + 'static) {
     for depayloader in bin.iterate_recurse().into_iter().flatten() {
-        let is_of = |codec: &Codec| is_made_by(&depayloader, &format!("rtp{codec}depay"));
-        let Some(codec) = [Codec::H264, Codec::H265].into_iter().find(is_of) else { continue };
+        let is_of = |codec: &Codec| is_made_by(&depayloader, decoders::depayloader(*codec));
+        let Some(codec) = Codec::ALL.into_iter().find(is_of) else { continue };
         if let Some((sink, src)) = depayloader.static_pad("sink").zip(depayloader.static_pad("src")) {
             let losses = Arc::new(Mutex::new(Losses::default()));
             judge_packets(&sink, codec, renumbered, Arc::clone(&losses));

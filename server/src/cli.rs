@@ -374,8 +374,10 @@ pub struct StreamOptions {
 
     /// Codec of the stream [default: h264]
     ///
-    /// h265 needs fewer bits, and reaches RTSP, RTP and rov-client, but not browsers
-    #[arg(help_heading = ENCODING, long, value_name = "h264|h265")]
+    /// h265 needs fewer bits, and reaches RTSP, RTP and rov-client, but not browsers. mjpeg needs many times more, and
+    /// reaches these too, and by HTTP everything that shows an <img>, but not WebRTC; its --bitrate is only aimed at, as
+    /// how many bits its pictures have depends on what they show
+    #[arg(help_heading = ENCODING, long, value_name = "h264|h265|mjpeg")]
     pub codec: Option<Codec>,
 
     /// H.264 profile; baseline plays everywhere [default: baseline]

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use rov_common::api::{Alignment, IceServer};
 pub use rov_common::camera::{CameraUrl, Credentials, Trust};
+use rov_common::codec::Codec;
 use rov_common::discovery::clean;
 use rov_common::units::Bitrate;
 
@@ -32,6 +33,7 @@ use crate::cli::{AlignmentOptions, MachineOptions};
 use crate::config_file::{self, Lines, Options, Table, options_in};
 use crate::http;
 use crate::identity;
+use crate::packetize::jpeg::LARGEST;
 use crate::pipeline::Found;
 use crate::rate_control::Pilot;
 use crate::users::LoginConfig;
@@ -257,6 +259,7 @@ impl Config {
         let mut cameras = cameras;
         for camera in &mut cameras {
             for (number, stream) in camera.streams.iter_mut().enumerate() {
+                check_jpeg(&stream.encode, transports)?;
                 stream.is_recorded = outputs::is_recorded(record.as_ref(), stream.recording, number == 0)?;
             }
         }
@@ -391,6 +394,19 @@ fn located<'a>(options: &'a Options, tables: &'a [&'a Lines]) -> impl FnOnce(Con
 fn check_publish(source: &SourceConfig, transports: &[Transport]) -> Result<(), ConfigError> {
     if source.kind == SourceKind::Publish && !transports.contains(&Transport::Rtsp) {
         return bad("--source publish: streams are published by RTSP: add rtsp to --transport");
+    }
+    Ok(())
+}
+
+/// RTP has no room for larger JPEG pictures (RFC 2435 section 3.1).
+fn check_jpeg(encode: &EncodeConfig, transports: &[Transport]) -> Result<(), ConfigError> {
+    let is_by_rtp = |transport: &Transport| matches!(transport, Transport::Rtp | Transport::Rtsp);
+    let side = encode.resolution.map_or(0, |size| size.width.max(size.height));
+    if encode.codec == Codec::Mjpeg && side > LARGEST && transports.iter().any(is_by_rtp) {
+        return bad(format!(
+            "--codec mjpeg: RTP and RTSP have room for pictures of {LARGEST} pixels a side, and not for {side}; give a smaller \
+             --width and --height, or --transport webrtc, with which it is seen by HTTP"
+        ));
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! One access unit into RTP payloads (H.264: RFC 6184, packetization-mode 1; H.265: RFC 7798, without decoding order
-//! numbers), once for all viewers.
+//! numbers; MJPEG: RFC 2435, in `jpeg`), once for all viewers.
 //!
 //! Only payloads are made here: each viewer has its own SSRC, sequence numbers and header extensions, so headers are
 //! put on per viewer, around the same shared bytes.
+
+pub mod jpeg;
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,7 @@ use rov_common::capture_clock::Captured;
 use rov_common::codec::{self, Codec, NalKind};
 use rov_common::latency_mode::LatencyMode;
 
-/// The RTP clock of H.264 and H.265, ticks per second (RFC 6184 section 8.2.1, RFC 7798 section 7.1).
+/// The RTP clock of all codecs, ticks per second (RFC 6184 section 8.2.1, RFC 7798 section 7.1, RFC 2435 section 3).
 pub const CLOCK_RATE: u32 = 90_000;
 
 /// The largest RTP payload in bytes. With RTP header, extensions, RTX, SRTP tag, UDP and IPv4 it makes 1,278 bytes with
@@ -28,9 +30,9 @@ const H265_FU: u8 = 49;
 /// One access unit, ready to be sent to any number of viewers.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// The access unit itself, in Annex B form, with its parameter sets if it is a keyframe.
+    /// The access unit itself, in Annex B form, with its parameter sets if it is a keyframe; of MJPEG a picture.
     pub unit: Bytes,
-    /// The payloads in order; the last one carries the marker bit.
+    /// The payloads in order; the last one carries the marker bit. None of a JPEG picture that RTP has no room for.
     pub payloads: Vec<Bytes>,
     /// Presentation time since the start of the stream.
     pub pts: Duration,
@@ -75,6 +77,23 @@ impl Anchor {
 
 /// Splits `unit` into payloads. Access unit delimiters are left out: RTP's marker bit does their work.
 pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration, captured: Captured) -> Frame {
+    let payloads = match codec {
+        Codec::H264 | Codec::H265 => of_nal_units(codec, unit),
+        Codec::Mjpeg => jpeg::payloads(&unit.data).unwrap_or_default(),
+    };
+    Frame {
+        unit: unit.data.clone(),
+        payloads,
+        pts,
+        timestamp: rtp_ticks(pts),
+        keyframe: unit.keyframe,
+        captured_at: unit.captured_at,
+        captured,
+        latency: LatencyMode::default(),
+    }
+}
+
+fn of_nal_units(codec: Codec, unit: &AccessUnit) -> Vec<Bytes> {
     let mut payloads = Vec::with_capacity(unit.data.len() / MAX_PAYLOAD + 4);
     // Fragments carry a header of their own, so they are copied, all into one allocation; whole NAL units are not.
     let fragment_space = unit.data.len() + (unit.data.len() / (MAX_PAYLOAD - 3) + 4) * 3;
@@ -94,16 +113,7 @@ pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration, captured: Captu
             }
         }
     }
-    Frame {
-        unit: unit.data.clone(),
-        payloads,
-        pts,
-        timestamp: rtp_ticks(pts),
-        keyframe: unit.keyframe,
-        captured_at: unit.captured_at,
-        captured,
-        latency: LatencyMode::default(),
-    }
+    payloads
 }
 
 /// Whether a NAL unit has a type that RTP has for packets of its own, for aggregations and fragments, or that is kept
@@ -112,6 +122,7 @@ fn is_of_rtp(codec: Codec, nal: &[u8]) -> bool {
     match codec {
         Codec::H264 => !(1..24).contains(&codec.nal_type(nal)),
         Codec::H265 => codec.nal_type(nal) >= 48,
+        Codec::Mjpeg => false,
     }
 }
 
@@ -128,6 +139,7 @@ fn fragment(codec: Codec, nal: &[u8], arena: &mut BytesMut, payloads: &mut Vec<B
         match codec {
             Codec::H264 => arena.put_u8((header[0] & 0xE0) | FU_A),
             Codec::H265 => arena.put_slice(&[(header[0] & 0x81) | H265_FU << 1, header[1]]),
+            Codec::Mjpeg => {}
         }
         arena.put_u8(start | end | codec.nal_type(nal));
         arena.put_slice(chunk);
@@ -160,6 +172,7 @@ mod tests {
             let (is_fragment, header, fu, rest) = match codec {
                 Codec::H264 => (p[0] & 0x1F == 28, vec![(p[0] & 0xE0) | (p[1] & 0x1F)], p[1], &p[2..]),
                 Codec::H265 => (p[0] >> 1 & 0x3F == 49, vec![(p[0] & 0x81) | (p[2] & 0x3F) << 1, p[1]], p[2], &p[3..]),
+                Codec::Mjpeg => unreachable!("it has no NAL units"),
             };
             if is_fragment {
                 if fu & 0x80 != 0 {

@@ -163,6 +163,8 @@ impl Stream {
             Codec::H264 => codec::rewrite_access_unit(unit.data),
             // Its SPS says by itself that nothing is reordered: the field is not optional (ITU-T H.265 7.3.2.2.1).
             Codec::H265 => unit.data,
+            // Webcams leave them out, and mean those of annex K; not all players know.
+            Codec::Mjpeg => codec::jpeg::with_huffman_tables(unit.data),
         };
         let mut unit = AccessUnit { data, ..unit };
         let mut rewriting = lock(&self.rewriting);

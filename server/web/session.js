@@ -5,8 +5,10 @@ import { ask, iceServers } from "./login.js"
 /** A server that does not answer by then will not. */
 const REPLY_MS = 2500
 
-/** The server said no; `message` is its reason. */
-export class Refused extends Error {}
+/** The server said no; `message` is its reason. `isMjpeg`: as the stream is MJPEG, which comes by HTTP. */
+export class Refused extends Error {
+  isMjpeg = false
+}
 
 async function request(path, options = {}) {
   return ask(path, { signal: AbortSignal.timeout(REPLY_MS), ...options })
@@ -14,7 +16,9 @@ async function request(path, options = {}) {
 
 export async function refusal(reply) {
   const body = await reply.json().catch(() => ({}))
-  return new Refused(body.error ?? `the server answers ${reply.status} ${reply.statusText}`)
+  const error = new Refused(body.error ?? `the server answers ${reply.status} ${reply.statusText}`)
+  error.isMjpeg = body.mjpeg === true
+  return error
 }
 
 /** `GET /api/stats`; fails as `fetch` does, or with `Refused`. */

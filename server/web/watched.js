@@ -100,6 +100,8 @@ export class Watched {
   #lastShown = null
   /** Ends the pictures by HTTP; null while there are none. */
   #preview = null
+  /** The stream is MJPEG: no session comes about, as WebRTC does not carry it. */
+  #isMjpeg = false
   #asking = false
   #closed = false
 
@@ -141,6 +143,8 @@ export class Watched {
     }).catch(error => {
       if (mine !== this.session) return
       this.#leave(failure(error), error instanceof Refused)
+      this.#isMjpeg = error.isMjpeg === true
+      if (this.#isMjpeg) this.#showByHttp("This stream is MJPEG: pictures by HTTP")
       // One that refuses a stream has others to choose from.
       if (error instanceof Refused) this.on.opened?.()
     })
@@ -275,7 +279,7 @@ export class Watched {
     // Also where the browser does not tell its counters.
     Object.assign(this.#state, { lastPacket: now, lastPicture: now, hadPicture: true })
     this.#failures = 0
-    this.byHttp = this.lost = false
+    this.byHttp = this.lost = this.#isMjpeg = false
     this.stopPreview()
     this.last.hidden = true
     this.on.presented?.(now)
@@ -309,7 +313,12 @@ export class Watched {
     return passed < 0 || Math.abs(passed - (shown - this.#lastShown)) > JUMP_MS
   }
 
-  // --- Pictures by HTTP, while no UDP gets through ---
+  // --- Pictures by HTTP, while no UDP gets through, or of MJPEG ---
+
+  #showByHttp(why) {
+    this.blocked = why
+    if (!this.#preview) this.#startPreview()
+  }
 
   async #startPreview() {
     const { signal } = this.#preview = new AbortController()
@@ -317,7 +326,7 @@ export class Watched {
     while (!signal.aborted) {
       if (previews < MAX_PREVIEWS) {
         previews += 1
-        await watch(this.#ofStream("stream.mjpg?fps=10"), signal, show).catch(error => {
+        await watch(this.#ofStream(`stream.mjpg?fps=${this.#isMjpeg ? 60 : 10}`), signal, show).catch(error => {
           if (!signal.aborted) this.previewTrouble = error.message
         })
         previews -= 1
@@ -351,8 +360,8 @@ export class Watched {
   tick(now) {
     if (this.#closed) return
     if (!this.session && now >= this.#nextStart) this.#start(now)
+    if (this.session || this.#isMjpeg) Watched.#askClock(now)
     if (!this.session) return
-    Watched.#askClock(now)
     if (this.#sampled === this.session) this.#act()
     else this.#sample(now).then(() => this.#act())
   }
@@ -360,10 +369,7 @@ export class Watched {
   #act() {
     if (!this.session) return
     const { act, reason, probe, blocked } = advise(clock(), this.#state)
-    if (blocked) {
-      this.blocked = reason
-      if (!this.#preview) this.#startPreview()
-    }
+    if (blocked) this.#showByHttp(reason)
     if (act === "leave") return this.#leave(reason)
     if (act === "live") this.reason = ""
     else if (act !== "starting") this.reason = reason

@@ -16,6 +16,7 @@ use rov_client::receive::webrtc::answered_codec;
 use rov_common::access_unit::AccessUnit;
 use rov_common::api::SessionDescription;
 use rov_common::capture_clock::Captured;
+use rov_common::codec::jpeg::{self, with_huffman_tables};
 use rov_common::codec::{self, Codec, NalKind, ParameterSetCache, SpsInfo};
 use rov_common::discovery::{self, MAX_DATAGRAM, Message};
 use rov_common::fec;
@@ -39,12 +40,13 @@ use rov_server::telemetry::{self, Board};
 /// A target by its name, which is that of its folder in `fuzz/corpus` as well.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: &[Target] = &[
     ("annexb", annexb),
     ("config", config),
     ("discovery", discovery),
     ("fec", fec),
     ("jpeg", jpeg),
+    ("mjpeg", mjpeg),
     ("offer", offer),
     ("onvif", onvif),
     ("packetize", packetize),
@@ -126,6 +128,25 @@ pub fn jpeg(picture: &[u8]) {
     assert!(!whole || entropy.is_whole(&[picture, &[0xff, 0, 0xd9]].concat()), "what is behind the end");
     let _ = scan_has_zeros(picture);
     assert!(ends_of_intervals(picture).take(1_000).all(|(x, y)| x < 1 << 16 && y < 1 << 16));
+}
+
+/// A JPEG picture, as its stream is sent.
+pub fn mjpeg(picture: &[u8]) {
+    let usual = with_huffman_tables(Bytes::copy_from_slice(picture));
+    assert_eq!(with_huffman_tables(usual.clone()), usual);
+    let Ok(parsed) = jpeg::parse(picture) else { return };
+    assert_eq!(jpeg::size(picture), Some(parsed.size));
+    let again = jpeg::parse(&usual).expect("with the tables it is the same picture");
+    assert_eq!(usual[again.scan], picture[parsed.scan.clone()]);
+    let Ok(payloads) = packetize::jpeg::payloads(picture) else { return };
+    assert!(payloads.iter().all(|payload| payload.len() <= MAX_PAYLOAD));
+    let begins = payloads.iter().map(|payload| jpeg::begins_picture(payload));
+    assert!(begins.enumerate().all(|(at, begins)| begins == (at == 0)));
+    let header = if parsed.restart_interval > 0 { 12 } else { 8 };
+    let tables = |at: usize| if at == 0 { 4 + 128 } else { 0 };
+    let back: Vec<u8> =
+        (0..).zip(&payloads).flat_map(|(at, payload)| payload[header + tables(at)..].to_vec()).collect();
+    assert_eq!(back, picture[parsed.scan]);
 }
 
 /// A SOAP message by HTTP, or a datagram of WS-Discovery.
@@ -345,6 +366,7 @@ pub fn packetize(data: &[u8]) {
             let of_rtp = match codec {
                 Codec::H264 => matches!(codec.nal_type(nal), 0 | 24..),
                 Codec::H265 => codec.nal_type(nal) >= 48,
+                Codec::Mjpeg => true,
             };
             codec.nal_kind(nal) != NalKind::Delimiter && nal.len() >= codec.nal_header_len() && !of_rtp
         };
@@ -364,6 +386,7 @@ fn put_back(codec: Codec, payload: &[u8], nals: &mut Vec<Vec<u8>>) {
         nals.push(match codec {
             Codec::H264 => vec![(payload[0] & 0xe0) | (payload[1] & 0x1f)],
             Codec::H265 => vec![(payload[0] & 0x81) | (payload[2] & 0x3f) << 1, payload[1]],
+            Codec::Mjpeg => Vec::new(),
         });
     }
     nals.last_mut().expect("a fragment follows its start").extend_from_slice(&payload[at + 1..]);

@@ -22,7 +22,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn every_target_takes_its_corpus_and_what_was_once_found() {
     let mut failed = Vec::new();
-    for (name, target) in TARGETS {
+    for (name, target) in TARGETS.iter().copied() {
         let seeds = files(&folder("corpus", name));
         assert!(!seeds.is_empty(), "{name} has a corpus");
         for file in seeds.into_iter().chain(files(&folder("regressions", name))) {

@@ -437,7 +437,10 @@ fn profile_t_has_the_streams_of_all_cameras_and_says_what_waits_for_a_restart() 
     let token = "<ConfigurationToken>encoder.stream1</ConfigurationToken>";
     let options = answer(&server, "", MEDIA2, "GetVideoEncoderConfigurationOptions", token);
     let encodings: Vec<_> = options.children.iter().filter_map(|one| one.value("Encoding")).collect();
-    assert_eq!((encodings, options.children[0].attribute("GovLengthRange")), (vec!["H264", "H265"], Some("2 4500")));
+    assert_eq!(
+        (encodings, options.children[0].attribute("GovLengthRange")),
+        (vec!["H264", "H265", "JPEG"], Some("2 4500"))
+    );
     let configurations = answer(&server, "", MEDIA2, "GetVideoEncoderConfigurations", token);
     let one = &configurations.children[0];
     assert_eq!((one.attribute("GovLength"), one.attribute("Profile")), (Some("30"), Some("Baseline")));

@@ -13,7 +13,7 @@ use gstreamer_video as gst_video;
 use rov_common::codec::{self, Codec};
 use rov_common::sync::lock;
 use rov_common::units::Resolution;
-use rov_gst::decoders::Candidate;
+use rov_gst::decoders::{Candidate, coded_caps, depayloader};
 use rov_gst::element::has_property;
 
 use super::flow::Flow;
@@ -158,26 +158,18 @@ pub fn description(candidate: &Candidate, has: &dyn Fn(&str, &str) -> bool) -> S
     // The first packet of all waits for the whole latency, since nobody knows what came before it; so there is none
     // until it is out. `faststart-min-packets`, made for this, loses a race in one start of three (GStreamer 1.22).
     let faststart = option("rtpjitterbuffer", "faststart-min-packets", "1".to_owned());
-    let media = candidate.codec.media_type();
+    let coded = coded_caps(candidate.codec);
     let depay = depayloader(candidate.codec);
     // Access units are judged behind the depayloader. Scaling comes before converting because the decoder's format has
     // half the bytes or less of the window's.
     format!(
         "rtpjitterbuffer name=jitter latency=0 do-lost=true{faststart} ! \
-         {depay} name=depay ! {media},stream-format=byte-stream,alignment=au ! \
+         {depay} name=depay ! {coded} ! \
          {} ! videoscale name=scale method=bilinear ! videoconvert name=convert ! \
          capsfilter name=size caps=video/x-raw,format={PACKED},pixel-aspect-ratio=1/1 ! \
          appsink name=out sync=false async=false qos=false max-buffers=1 drop=true enable-last-sample=false",
         candidate.description,
     )
-}
-
-/// From packets to access units.
-pub fn depayloader(codec: Codec) -> &'static str {
-    match codec {
-        Codec::H264 => "rtph264depay",
-        Codec::H265 => "rtph265depay",
-    }
 }
 
 impl Graph {

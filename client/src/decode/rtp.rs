@@ -1,7 +1,7 @@
 //! What the decoder needs from an RTP packet (RFC 3550) that carries H.264 (RFC 6184) or H.265 (RFC 7798). Pure.
 
 use rov_common::capture_clock::Captured;
-use rov_common::codec::{Codec, NalKind};
+use rov_common::codec::{Codec, NalKind, jpeg};
 use rov_common::rtp::{Header, PLAIN_LENGTH};
 
 use crate::receive::CAPTURED;
@@ -52,6 +52,9 @@ fn captured(extension: &[u8]) -> Option<Captured> {
 }
 
 fn begins_unit(codec: Codec, payload: &[u8]) -> bool {
+    if codec == Codec::Mjpeg {
+        return jpeg::begins_picture(payload);
+    }
     let first = match (codec, codec.nal_type(payload)) {
         // RFC 6184, 5.7.1, and RFC 7798, 4.4.2: the aggregation's own header, a 16-bit size, then the first NAL unit.
         (Codec::H264, STAP_A) | (Codec::H265, H265_AGGREGATION) => {

@@ -49,6 +49,7 @@ fn encode(codec: Codec, size: Resolution, pictures: u32) -> Vec<Coded> {
             "x265enc option-string=\"bframes=0:scenecut=0:open-gop=0:info=0\"",
             "h265parse config-interval=-1 ! rtph265pay",
         ),
+        Codec::Mjpeg => unreachable!("its own tests are in `tests/tests/mjpeg.rs`"),
     };
     let text = format!(
         "appsrc name=raw format=time caps=video/x-raw,format=I420,width={},height={},framerate={FPS}/1 ! \

@@ -68,7 +68,7 @@ pub enum RtspError {
     #[error("{address} does not answer by RTSP: {reason}")]
     NoAnswer { address: String, reason: String },
     #[error(
-        "{address} has no H.264 or H.265 video at {path}, only {found}: choose one of them in the camera's settings"
+        "{address} has no H.264, H.265 or MJPEG video at {path}, only {found}: choose one of them in the camera's settings"
     )]
     NoVideo { address: String, path: String, found: String },
     #[error(
@@ -341,7 +341,7 @@ fn choose_media(source: &gst::Element, shared: &Arc<Shared>) {
         let (kind, encoding) = (kind.unwrap_or("unknown"), encoding.unwrap_or("unknown"));
         let mut media = lock(&shared.media);
         if media.chosen.is_none() {
-            let codec = [Codec::H264, Codec::H265].into_iter().find(|c| encoding.eq_ignore_ascii_case(c.rtp_name()));
+            let codec = Codec::ALL.into_iter().find(|c| encoding.eq_ignore_ascii_case(c.rtp_name()));
             if let Some(codec) = codec.filter(|_| kind == "video") {
                 (shared.on_codec)(codec);
                 media.chosen = Some((number, codec));

@@ -1,10 +1,11 @@
 //! H.264 and H.265 byte streams (Annex B of ITU-T H.264 and of ITU-T H.265, which is the same): finding NAL units,
-//! keyframes and slice types.
+//! keyframes and slice types. Of MJPEG each access unit is a JPEG picture, and a keyframe.
 //!
 //! The SPS parsers are in [`sps`], with the rewrite for H.264, and in [`sps_h265`]; the parameter sets of a stream in
 //! [`parameter_sets`]. Nothing here decodes pictures.
 
 mod bits;
+pub mod jpeg;
 pub mod parameter_sets;
 #[cfg(test)]
 mod properties;
@@ -35,30 +36,48 @@ const SHORT_START_CODE: &[u8] = &[0, 0, 1];
 pub enum Codec {
     H264,
     H265,
+    Mjpeg,
 }
 
 impl Codec {
+    pub const ALL: [Self; 3] = [Codec::H264, Codec::H265, Codec::Mjpeg];
+
     /// The name on the command line, in configuration files, in the API and in announcements.
     pub const fn name(self) -> &'static str {
         match self {
             Codec::H264 => "h264",
             Codec::H265 => "h265",
+            Codec::Mjpeg => "mjpeg",
         }
     }
 
-    /// The one that it is not.
-    pub const fn other(self) -> Self {
-        match self {
-            Codec::H264 => Codec::H265,
-            Codec::H265 => Codec::H264,
-        }
+    /// Those that it is not.
+    pub fn others(self) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |codec| *codec != self)
     }
 
-    /// The encoding name of its RTP payload format, in SDP and in GStreamer's caps (RFC 6184, RFC 7798).
+    /// The encoding name of its RTP payload format, in SDP and in GStreamer's caps (RFC 6184, RFC 7798, RFC 2435).
     pub const fn rtp_name(self) -> &'static str {
         match self {
             Codec::H264 => "H264",
             Codec::H265 => "H265",
+            Codec::Mjpeg => "JPEG",
+        }
+    }
+
+    /// Its RTP payload type: of the dynamic range, but for JPEG, which has one of its own (RFC 3551 section 6).
+    pub const fn payload_type(self) -> u8 {
+        match self {
+            Codec::H264 | Codec::H265 => 96,
+            Codec::Mjpeg => 26,
+        }
+    }
+
+    /// Whether a receiver needs parameter sets; the pictures of MJPEG say all by themselves.
+    pub const fn has_parameter_sets(self) -> bool {
+        match self {
+            Codec::H264 | Codec::H265 => true,
+            Codec::Mjpeg => false,
         }
     }
 
@@ -67,6 +86,7 @@ impl Codec {
         match self {
             Codec::H264 => "video/x-h264",
             Codec::H265 => "video/x-h265",
+            Codec::Mjpeg => "image/jpeg",
         }
     }
 
@@ -75,14 +95,16 @@ impl Codec {
         match self {
             Codec::H264 => "H.264",
             Codec::H265 => "H.265",
+            Codec::Mjpeg => "MJPEG",
         }
     }
 
-    /// Bytes of a NAL unit's header.
+    /// Bytes of a NAL unit's header, of which MJPEG has none.
     pub const fn nal_header_len(self) -> usize {
         match self {
             Codec::H264 => 1,
             Codec::H265 => 2,
+            Codec::Mjpeg => 0,
         }
     }
 
@@ -91,6 +113,7 @@ impl Codec {
         nal.first().map_or(0, |header| match self {
             Codec::H264 => header & 0x1f,
             Codec::H265 => header >> 1 & 0x3f,
+            Codec::Mjpeg => 0,
         })
     }
 
@@ -144,11 +167,8 @@ impl FromStr for Codec {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "h264" => Ok(Codec::H264),
-            "h265" => Ok(Codec::H265),
-            other => Err(format!("{other:?} is no codec: give h264 or h265")),
-        }
+        let found = Codec::ALL.into_iter().find(|codec| codec.name() == name);
+        found.ok_or_else(|| format!("{name:?} is no codec: give h264, h265 or mjpeg"))
     }
 }
 
@@ -175,9 +195,12 @@ pub fn nal_units(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     spans(data).map(|(start, end)| &data[start..end])
 }
 
-/// Whether decoding can start at the access unit: an IDR picture of H.264, an intra random access picture of H.265.
-/// Looks no further than the header of the first slice.
+/// Whether decoding can start at the access unit: an IDR picture of H.264, an intra random access picture of H.265, each
+/// picture of MJPEG. Looks no further than the header of the first slice.
 pub fn is_keyframe(codec: Codec, au: &[u8]) -> bool {
+    if codec == Codec::Mjpeg {
+        return au.starts_with(&jpeg::SOI);
+    }
     // The slices of one picture are all of this kind or none of them is (ITU-T H.264 7.4.1.2.4, ITU-T H.265 7.4.2.2),
     // so that the first one answers the question without a scan over what may be a megabyte of slice data.
     first_slice(codec, au).is_some_and(|at| codec.nal_kind(&au[at..]) == NalKind::KeyframeSlice)
@@ -211,6 +234,7 @@ pub fn is_recovery_point(codec: Codec, au: &[u8]) -> bool {
     let (sei, header) = match codec {
         Codec::H264 => (6, 1),
         Codec::H265 => (39, 2),
+        Codec::Mjpeg => return false,
     };
     let head = &au[..first_slice(codec, au).unwrap_or(au.len())];
     nal_units(head).filter(|nal| codec.nal_type(nal) == sei && nal.len() > header).any(|nal| {
@@ -443,10 +467,10 @@ mod tests {
 
     #[test]
     fn the_codec_has_one_name_everywhere() {
-        assert_eq!(serde_json::to_string(&Codec::H264).unwrap(), "\"h264\"");
-        assert_eq!(Codec::H264.to_string(), "h264");
-        for codec in [Codec::H264, Codec::H265] {
+        for codec in Codec::ALL {
             assert_eq!(codec.name().parse(), Ok(codec));
+            assert_eq!(serde_json::to_string(&codec).unwrap(), format!("\"{codec}\""));
+            assert!(codec.others().all(|other| other != codec) && codec.others().count() == 2);
         }
     }
 }

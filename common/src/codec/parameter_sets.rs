@@ -39,6 +39,9 @@ impl ParameterSetCache {
     /// Takes over the parameter sets that stand before the first slice of the access unit; true if any of them is new
     /// or different.
     pub fn update(&mut self, au: &[u8]) -> bool {
+        if !self.codec.has_parameter_sets() {
+            return false;
+        }
         let mut changed = false;
         for (start, end) in spans_before_slices(self.codec, au) {
             let nal = &au[start..end];

@@ -1,9 +1,9 @@
 //! A file of pictures that are in memory: its index comes first, so that it can be played while it is still on its way,
 //! and the pictures are given one by one, so that there is never a second copy of all of them.
 
-use super::{Format, Picture, Sample, Unrecordable, boxes, durations, ticks, with_lengths};
+use super::{Format, Picture, Sample, Unrecordable, boxes, durations, put_sample, sample_len, ticks};
 use crate::capture_clock::Captured;
-use crate::codec::{Codec, nal_units};
+use crate::codec::Codec;
 
 /// Pictures as they become a file.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Clip {
         let (begun, captured) = (pictures[0].time, pictures[0].captured);
         let mut data = 0;
         let samples = pictures.iter().map(|picture| {
-            let size = nal_units(&picture.unit).map(|nal| nal.len() + 4).sum::<usize>();
+            let size = sample_len(codec, &picture.unit);
             let time = ticks(picture.time.saturating_sub(begun));
             let sample = Sample { time, offset: data, size: size as u32, keyframe: picture.keyframe };
             data += size as u64;
@@ -54,9 +54,9 @@ impl Clip {
     }
 
     /// As it stands in the file, behind the header and the pictures before it.
-    pub fn sample(picture: &Picture) -> Vec<u8> {
+    pub fn sample(codec: Codec, picture: &Picture) -> Vec<u8> {
         let mut out = Vec::with_capacity(picture.unit.len() + 16);
-        with_lengths(&picture.unit, &mut out);
+        put_sample(codec, &picture.unit, &mut out);
         out
     }
 }

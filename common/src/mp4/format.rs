@@ -1,9 +1,10 @@
-//! What a file says of its pictures: the sample entry, made of parameter sets (ISO/IEC 14496-15 sections 5.3 and 8.3).
+//! What a file says of its pictures: the sample entry, made of parameter sets (ISO/IEC 14496-15 sections 5.3 and 8.3), of
+//! MJPEG that of QuickTime.
 
-use mp4_atom::{Avc1, Avcc, AvccExt, Codec as Entry, Hvc1, HvcCArray, Hvcc, Visual};
+use mp4_atom::{Avc1, Avcc, AvccExt, Codec as Entry, Hvc1, HvcCArray, Hvcc, Jpeg, Visual};
 use thiserror::Error;
 
-use crate::codec::{Codec, ParameterSetCache, ParameterSets, SpsError, parse_h265_sps, parse_sps};
+use crate::codec::{Codec, ParameterSetCache, ParameterSets, SpsError, jpeg, parse_h265_sps, parse_sps};
 use crate::units::Resolution;
 
 /// Of NAL units in front of each, as in all files of this project.
@@ -16,6 +17,8 @@ pub enum Unrecordable {
     NoParameterSets,
     #[error("the parameter sets cannot be read: {0}")]
     Sps(#[from] SpsError),
+    #[error("it is no whole JPEG picture")]
+    NoJpeg,
     #[error("pictures of {0} are larger than a file can say")]
     TooLarge(Resolution),
 }
@@ -43,20 +46,25 @@ impl PartialEq for Format {
 }
 
 impl Format {
-    /// Of an access unit in Annex B that has its parameter sets, as each keyframe of this project has.
+    /// Of an access unit in Annex B that has its parameter sets, as each keyframe of this project has, or of a JPEG picture.
     ///
     /// # Errors
     /// Where it has none, or what they say is not understood.
     pub fn of(codec: Codec, keyframe: &[u8]) -> Result<Self, Unrecordable> {
-        let mut cache = ParameterSetCache::new(codec);
-        cache.update(keyframe);
-        if !cache.complete() {
-            return Err(Unrecordable::NoParameterSets);
-        }
+        let sets = || {
+            let mut cache = ParameterSetCache::new(codec);
+            cache.update(keyframe);
+            if cache.complete() { Ok(cache.sets().clone()) } else { Err(Unrecordable::NoParameterSets) }
+        };
         match codec {
-            Codec::H264 => h264(cache.sets()),
-            Codec::H265 => h265(cache.sets()),
+            Codec::H264 => h264(&sets()?),
+            Codec::H265 => h265(&sets()?),
+            Codec::Mjpeg => mjpeg(keyframe),
         }
+    }
+
+    pub fn codec(&self) -> Codec {
+        self.kind.codec
     }
 
     /// Of the pictures as they are shown.
@@ -129,4 +137,11 @@ fn h265(sets: &ParameterSets) -> Result<Format, Unrecordable> {
     let kind = Kind { codec: Codec::H265, chroma_format: sps.chroma_format, bit_depth: sps.bit_depth };
     let entry = Hvc1 { visual: visual(size)?, hvcc, ..Hvc1::default() }.into();
     Ok(Format { size, kind, entry })
+}
+
+/// Each picture says all else by itself.
+fn mjpeg(picture: &[u8]) -> Result<Format, Unrecordable> {
+    let size = jpeg::size(picture).ok_or(Unrecordable::NoJpeg)?;
+    let kind = Kind { codec: Codec::Mjpeg, chroma_format: 1, bit_depth: (8, 8) };
+    Ok(Format { size, kind, entry: Jpeg { visual: visual(size)?, ..Jpeg::default() }.into() })
 }

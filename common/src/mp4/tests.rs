@@ -281,8 +281,25 @@ fn other_pictures_are_another_format_and_other_parameter_sets_are_not() {
     assert!(matches!(Format::of(Codec::H264, &annexb(&[&[0x67, 1], PPS, &[0x65, 0x88]])), Err(Unrecordable::Sps(_))));
 }
 
+#[test]
+fn pictures_of_mjpeg_are_in_files_as_they_are() {
+    let jpeg: &[u8] = include_bytes!("../../../fuzz/corpus/jpeg/420.jpg");
+    let pictures: Vec<_> = (0..3).map(|n| Picture { unit: Bytes::from_static(jpeg), ..picture(n, 33, true) }).collect();
+    let format = Format::of(Codec::Mjpeg, jpeg).expect("a JPEG picture");
+    assert_eq!(Some(format.size()), crate::codec::jpeg::size(jpeg));
+    assert_eq!(Format::of(Codec::Mjpeg, &jpeg[..9]), Err(Unrecordable::NoJpeg));
+    let (mut muxer, header) = Muxer::new(format, &pictures[0]);
+    assert!(header.windows(4).any(|kind| kind == b"jpeg"), "the sample entry");
+    muxer.push(&pictures[0]);
+    assert!(muxer.flush().is_some_and(|fragment| fragment.ends_with(jpeg)));
+    assert!(muxer.late(&pictures[1]).ends_with(jpeg));
+    let clip = Clip::new(Codec::Mjpeg, pictures).expect("a clip");
+    assert_eq!(clip.length, (clip.header.len() + 3 * jpeg.len()) as u64);
+    assert_eq!(Clip::sample(Codec::Mjpeg, &clip.pictures[2]), jpeg);
+}
+
 fn clip_file(clip: &Clip) -> Vec<u8> {
-    let samples = clip.pictures.iter().flat_map(Clip::sample);
+    let samples = clip.pictures.iter().flat_map(|picture| Clip::sample(Codec::H264, picture));
     clip.header.iter().copied().chain(samples).collect()
 }
 

@@ -153,8 +153,11 @@ impl Default for EncodeConfig {
 /// What H.265 needs of the bit rate of H.264 for about the same picture.
 pub const H265_RATE: f64 = 0.6;
 
+/// The same of MJPEG: 1080p30 then has about quality 75. For as few as H.264 needs its pictures would be all blocks.
+const MJPEG_RATE: f64 = 4.0;
+
 /// The bit rate when none is given: `15 Mbit/s * (width * height * fps / (1920 * 1080 * 30))^0.75`, doubled by
-/// `max_quality`, for H.265 times 0.6, at least 500 kbit/s and at most 100 Mbit/s.
+/// `max_quality`, for H.265 times 0.6, for MJPEG times 4, at least 500 kbit/s and at most 100 Mbit/s.
 ///
 /// 15 Mbit/s for 1080p30 is 0.24 bit for each pixel, generous for the murk and particles under water. The exponent is
 /// below one because neighbouring pixels and frames resemble each other the more, the more there are of them: 640x480
@@ -162,7 +165,11 @@ pub const H265_RATE: f64 = 0.6;
 pub fn auto_bitrate(codec: Codec, resolution: Resolution, fps: Fps, max_quality: bool) -> Bitrate {
     let reference = 1920.0 * 1080.0 * 30.0;
     let load = resolution.pixels() as f64 * fps.as_f64() / reference;
-    let codec_rate = if codec == Codec::H265 { H265_RATE } else { 1.0 };
+    let codec_rate = match codec {
+        Codec::H264 => 1.0,
+        Codec::H265 => H265_RATE,
+        Codec::Mjpeg => MJPEG_RATE,
+    };
     let kbps = 15_000.0 * load.powf(0.75) * codec_rate * if max_quality { 2.0 } else { 1.0 };
     Bitrate::from_kbps(kbps.clamp(500.0, 100_000.0).round() as u32)
 }
@@ -459,6 +466,19 @@ impl EncodeConfig {
             return bad(format!(
                 "{option}: nothing is encoded here, the source's stream is sent untouched; leave it out"
             ));
+        }
+        if self.codec == Codec::Mjpeg {
+            let refused = match source.kind {
+                SourceKind::Stdin => Some("--source stdin"),
+                SourceKind::Publish => Some("--source publish"),
+                SourceKind::File if source.file_passthrough => Some("--file-passthrough"),
+                _ => None,
+            };
+            if let Some(refused) = refused.filter(|_| !is_decoded) {
+                return bad(format!(
+                    "--codec mjpeg: {refused} takes H.264 and H.265 alone; give one of these as --codec"
+                ));
+            }
         }
         if let (Some(level), Some(resolution), Codec::H264) = (self.level, self.resolution, self.codec) {
             let fps = self.fps.map_or(30.0, Fps::as_f64);

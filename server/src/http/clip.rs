@@ -14,6 +14,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use rov_common::api::CLIP_PATH;
+use rov_common::codec::Codec;
 use rov_common::mp4::{Clip, Picture};
 use rov_common::recording::Name;
 use rov_common::sync::lock;
@@ -121,7 +122,7 @@ pub(super) async fn clip(
     ];
     // Of a stream that stands still, or rests, its end may be long ago.
     let age = age.map(|age| [(HeaderName::from_static("x-age"), format!("{:.3}", age.as_secs_f64()))]);
-    let rest = Rest { header: Some(header), pictures: pictures.into_iter(), _place: place };
+    let rest = Rest { header: Some(header), codec, pictures: pictures.into_iter(), _place: place };
     Ok((described, age, Body::from_stream(pieces(rest, limit(length, api.downloads.least())))).into_response())
 }
 
@@ -134,13 +135,14 @@ fn limit(length: u64, rate: Option<f64>) -> Duration {
 /// What is left of a clip; the next piece is made when the connection has taken most of the one before.
 struct Rest {
     header: Option<Vec<u8>>,
+    codec: Codec,
     pictures: std::vec::IntoIter<Picture>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Rest {
     fn next(&mut self) -> Option<Bytes> {
-        let piece = self.header.take().or_else(|| Some(Clip::sample(&self.pictures.next()?)));
+        let piece = self.header.take().or_else(|| Some(Clip::sample(self.codec, &self.pictures.next()?)));
         piece.map(Bytes::from)
     }
 }
@@ -190,7 +192,7 @@ mod tests {
         let clip = |limit| {
             let pictures = vec![picture.clone(); 3].into_iter();
             let place = clips.place().expect("a place");
-            Box::pin(pieces(Rest { header: Some(vec![1, 2, 3]), pictures, _place: place }, limit))
+            Box::pin(pieces(Rest { header: Some(vec![1, 2, 3]), codec: Codec::H264, pictures, _place: place }, limit))
         };
         let whole: Vec<_> = clip(LIMIT).map(Result::unwrap).collect().await;
         assert_eq!(whole.iter().map(Bytes::len).collect::<Vec<_>>(), [3, 8, 8, 8]);

@@ -49,7 +49,7 @@ impl IntoResponse for Failure {
 }
 
 pub(super) fn fail(status: StatusCode, error: &str) -> Response {
-    (status, Json(ErrorBody { error: error.to_owned(), field: None })).into_response()
+    (status, Json(ErrorBody { error: error.to_owned(), field: None, mjpeg: false })).into_response()
 }
 
 pub(super) fn expect_type(headers: &HeaderMap, wanted: &str) -> Result<(), Failure> {

@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use rov_common::api::StreamState;
+use rov_common::codec::Codec;
 use rov_common::exif::{self, About};
 use serde::Deserialize;
 
@@ -28,8 +29,9 @@ const FIRST_LIMIT: Duration = Duration::from_secs(5);
 /// For the next keyframe of a stream that is passed through, whose source cannot be asked for one.
 const KEYFRAME_LIMIT: Duration = Duration::from_secs(30);
 const BOUNDARY: &str = "frame";
-const DEFAULT_FPS: u32 = 5;
-const MAX_FPS: u32 = 15;
+/// Usual and most pictures per second: those that are made for it, and those of a stream of MJPEG, which cost nothing.
+const MADE_FPS: (u32, u32) = (5, 15);
+const OWN_FPS: (u32, u32) = (60, 60);
 
 #[derive(Deserialize)]
 pub(super) struct Wish {
@@ -99,15 +101,16 @@ pub(super) async fn mjpeg(
     choice: Result<Query<Choice>, QueryRejection>,
     wish: Result<Query<Wish>, QueryRejection>,
 ) -> Result<Response, Failure> {
+    let source = Source::new(&api, choice)?;
+    let (usual, most) = if source.stream.codec() == Codec::Mjpeg { OWN_FPS } else { MADE_FPS };
     let fps = match wish {
-        Ok(Query(wish)) => wish.fps.unwrap_or(DEFAULT_FPS),
+        Ok(Query(wish)) => wish.fps.unwrap_or(usual),
         // No number.
         Err(_) => 0,
     };
-    if !(1..=MAX_FPS).contains(&fps) {
-        return Err(Failure(StatusCode::BAD_REQUEST, format!("?fps= must be a whole number from 1 to {MAX_FPS}")));
+    if !(1..=most).contains(&fps) {
+        return Err(Failure(StatusCode::BAD_REQUEST, format!("?fps= must be a whole number from 1 to {most}")));
     }
-    let source = Source::new(&api, choice)?;
     running(source.stream)?;
     let mut previews = source.jpeg.previews(fps)?;
     let limit = first_limit(source.stream.status().foreign_keyframes(Instant::now()));

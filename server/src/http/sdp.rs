@@ -31,7 +31,7 @@ pub(super) async fn sdp(
     })?;
     let host = host(rtp, value(&query, "host"))?;
     let sets = stream.parameter_sets();
-    if sets.sps.is_empty() {
+    if stream.codec().has_parameter_sets() && sets.sps.is_empty() {
         let why = stream.status().health().1.map(|reason| format!(": {reason}")).unwrap_or_default();
         let reason = format!("there was no keyframe yet, which the description needs: try again in a second{why}");
         return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, reason));

@@ -129,7 +129,7 @@ pub(super) struct Refused(StatusCode, ErrorBody);
 
 impl Refused {
     fn body(error: &str) -> Self {
-        Self(StatusCode::UNPROCESSABLE_ENTITY, ErrorBody { error: error.to_owned(), field: None })
+        Self(StatusCode::UNPROCESSABLE_ENTITY, ErrorBody { error: error.to_owned(), field: None, mjpeg: false })
     }
 }
 
@@ -141,7 +141,7 @@ impl IntoResponse for Refused {
 
 impl From<Failure> for Refused {
     fn from(Failure(status, error): Failure) -> Self {
-        Self(status, ErrorBody { error, field: None })
+        Self(status, ErrorBody { error, field: None, mjpeg: false })
     }
 }
 
@@ -161,6 +161,6 @@ impl From<Refusal> for Refused {
             Refusal::WrongTogether(_) => (StatusCode::UNPROCESSABLE_ENTITY, None),
             Refusal::NotNow(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
         };
-        Self(status, ErrorBody { error, field })
+        Self(status, ErrorBody { error, field, mjpeg: false })
     }
 }

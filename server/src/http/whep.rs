@@ -9,7 +9,7 @@ use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use rov_common::api::{SessionDescription, WHEP_PATH};
+use rov_common::api::{ErrorBody, MJPEG_PATH, SessionDescription, WHEP_PATH};
 use rov_common::codec::Codec;
 use rov_common::discovery::RtspInfo;
 
@@ -43,6 +43,9 @@ pub(super) async fn offer(
         return Err(Failure(StatusCode::BAD_REQUEST, format!("type is {:?}, not \"offer\"", offer.kind)));
     }
     let stream = Choice::of(choice, &api.streams)?;
+    if let Some(refusal) = refusal_of_mjpeg(&api, stream, arrival) {
+        return Ok(refusal);
+    }
     let accepted = accept(&api, stream, arrival, &headers, offer.sdp).await?;
     let answer = SessionDescription { kind: "answer".to_owned(), sdp: accepted.sdp };
     Ok(([(header::LOCATION, location(&uri, &accepted.id)?)], Json(answer)).into_response())
@@ -63,6 +66,9 @@ pub(super) async fn whep(
         Some(name) => api.streams.find(Some(&name))?,
         None => Choice::of(choice, &api.streams)?,
     };
+    if let Some(refusal) = refusal_of_mjpeg(&api, stream, arrival) {
+        return Ok(refusal);
+    }
     let accepted = accept(&api, stream, arrival, &headers, text(body)?).await?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(SDP_TYPE)),
@@ -165,16 +171,29 @@ async fn accept(
 /// What a viewer that cannot decode the stream may do; `offered` is what it could decode. `local` is the address by
 /// which it came.
 fn remedy(api: &Api, stream: usize, local: IpAddr, offered: Option<Codec>) -> String {
-    let rtsp = api
-        .rtsp
-        .as_ref()
-        .map(|rtsp| rtsp.info(stream))
-        .map(|RtspInfo { port, path }| format!("watch by RTSP (rtsp://{local}:{port}{path})"));
+    let rtsp = rtsp_url(api, stream, local).map(|url| format!("watch by RTSP ({url})"));
     let restart = match offered {
         Some(codec) => format!("start the server with --codec {codec}"),
         None => "use a viewer that can decode it".to_owned(),
     };
     format!(": {}", rtsp.into_iter().chain([restart]).collect::<Vec<_>>().join(" or "))
+}
+
+fn rtsp_url(api: &Api, stream: usize, local: IpAddr) -> Option<String> {
+    let RtspInfo { port, path } = api.rtsp.as_ref()?.info(stream);
+    Some(format!("rtsp://{local}:{port}{path}"))
+}
+
+/// There is no session for a stream of MJPEG; it says what to open in its place.
+fn refusal_of_mjpeg(api: &Api, stream: usize, arrival: Arrival) -> Option<Response> {
+    let (name, codec) = (api.streams[stream].name(), api.streams[stream].codec());
+    let local = arrival.local.filter(|_| codec == Codec::Mjpeg)?;
+    // With TLS it leads to where it is.
+    let http = format!("http://{local}{MJPEG_PATH}?stream={name}");
+    let ways: Vec<_> = std::iter::once(http).chain(rtsp_url(api, stream, local.ip())).collect();
+    let error = format!("this stream is MJPEG, which WebRTC does not carry: open {}", ways.join(" or "));
+    let body = ErrorBody { error, field: None, mjpeg: true };
+    Some((StatusCode::UNPROCESSABLE_ENTITY, Json(body)).into_response())
 }
 
 /// Text, or nothing said.

@@ -13,7 +13,7 @@ use crate::output::rtsp::RtspOutput;
 
 /// What is within the response; none: there is no such operation.
 pub fn answer(asked: &Asked, request: &Element) -> Option<Result<Answer, Fault>> {
-    let profiles: Vec<_> = Profile::all(asked.api).into_iter().filter(|one| one.encoder.codec == Codec::H264).collect();
+    let profiles: Vec<_> = Profile::all(asked.api).into_iter().filter(|one| one.encoder.codec != Codec::H265).collect();
     let sources = || Sources::of(asked);
     let configuration = || by_encoder(&profiles, request.value("ConfigurationToken"));
     let profile = || by_token(&profiles, request.value("ProfileToken"));
@@ -185,6 +185,7 @@ fn encoder_configuration(name: &str, profile: &Profile) -> String {
     let rate =
         [value("tt:FrameRateLimit", fps.round()), value("tt:EncodingInterval", 1), value("tt:BitrateLimit", kbps)];
     let h264 = value("tt:GovLength", gop) + &value("tt:H264Profile", profile.encoder.profile_name());
+    let is_jpeg = profile.encoder.codec == Codec::Mjpeg;
     let parts = [
         value("tt:Name", &profile.name),
         value("tt:UseCount", 1),
@@ -192,7 +193,7 @@ fn encoder_configuration(name: &str, profile: &Profile) -> String {
         resolution("tt:Resolution", size),
         value("tt:Quality", 1),
         tag("tt:RateControl", &rate.concat()),
-        tag("tt:H264", &h264),
+        if is_jpeg { String::new() } else { tag("tt:H264", &h264) },
         multicast(),
         value("tt:SessionTimeout", "PT60S"),
     ];
@@ -212,16 +213,20 @@ fn options(profile: &Profile) -> String {
     let profiles =
         PROFILES.iter().filter(|(known, ..)| !profile.is_passed_through || *known == profile.encoder.profile);
     let profiles: String = profiles.map(|(_, name, _)| value("tt:H264ProfilesSupported", name)).collect();
+    let (name, gops, profiles) = match profile.encoder.codec {
+        Codec::Mjpeg => ("tt:JPEG", String::new(), String::new()),
+        Codec::H264 | Codec::H265 => ("tt:H264", range("tt:GovLengthRange", profile.gops()), profiles),
+    };
     let parts = [
         sizes,
-        range("tt:GovLengthRange", profile.gops()),
+        gops,
         range("tt:FrameRateRange", (slowest.round(), fastest.round())),
         range("tt:EncodingIntervalRange", (1, 1)),
         profiles,
     ];
-    let h264 = parts.concat();
-    let extended = tag("tt:H264", &(h264.clone() + &range("tt:BitrateRange", profile.bitrates())));
-    tag("trt:Options", &(range("tt:QualityRange", (1, 1)) + &tag("tt:H264", &h264) + &tag("tt:Extension", &extended)))
+    let own = parts.concat();
+    let extended = tag(name, &(own.clone() + &range("tt:BitrateRange", profile.bitrates())));
+    tag("trt:Options", &(range("tt:QualityRange", (1, 1)) + &tag(name, &own) + &tag("tt:Extension", &extended)))
 }
 
 /// Of a configuration that is written.

@@ -105,12 +105,13 @@ fn encoder_configuration(name: &str, profile: &Profile) -> String {
         multicast(),
         value("tt:Quality", 1),
     ];
-    let attributes = format!(
-        r#"token="{}" GovLength="{}" Profile="{}""#,
-        profile.encoder_token(),
-        encoder.gop,
-        encoder.profile_name()
-    );
+    let token = format!(r#"token="{}""#, profile.encoder_token());
+    let attributes = match encoder.codec {
+        Codec::H264 | Codec::H265 => {
+            format!(r#"{token} GovLength="{}" Profile="{}""#, encoder.gop, encoder.profile_name())
+        }
+        Codec::Mjpeg => token,
+    };
     tag_with(name, &attributes, &parts.concat())
 }
 
@@ -124,18 +125,17 @@ fn options(profile: &Profile) -> String {
     let rates: Vec<_> = rates.iter().map(f64::to_string).collect();
     let (least, most) = profile.gops();
     let sizes: String = profile.sizes().into_iter().map(|size| resolution("tt:ResolutionsAvailable", size)).collect();
-    let codecs = [Codec::H264, Codec::H265];
-    let codecs = codecs.into_iter().filter(|codec| !profile.is_passed_through || *codec == profile.encoder.codec);
+    let codecs = Codec::ALL.into_iter().filter(|codec| !profile.is_passed_through || *codec == profile.encoder.codec);
     let one = |codec: Codec| {
-        let profiles: Vec<_> = match codec {
-            Codec::H264 => PROFILES.iter().map(|(_, name, _)| *name).collect(),
-            Codec::H265 => vec!["Main"],
+        let rates = format!(r#"FrameRatesSupported="{}""#, rates.join(" "));
+        let with = |profiles: &[&str]| {
+            format!(r#"GovLengthRange="{least} {most}" {rates} ProfilesSupported="{}""#, profiles.join(" "))
         };
-        let attributes = format!(
-            r#"GovLengthRange="{least} {most}" FrameRatesSupported="{}" ProfilesSupported="{}""#,
-            rates.join(" "),
-            profiles.join(" ")
-        );
+        let attributes = match codec {
+            Codec::H264 => with(&PROFILES.map(|(_, name, _)| name)),
+            Codec::H265 => with(&["Main"]),
+            Codec::Mjpeg => rates,
+        };
         let parts = [
             value("tt:Encoding", encoding(codec)),
             range("tt:QualityRange", (1, 1)),

@@ -297,11 +297,12 @@ pub fn encoding(codec: Codec) -> &'static str {
     match codec {
         Codec::H264 => "H264",
         Codec::H265 => "H265",
+        Codec::Mjpeg => "JPEG",
     }
 }
 
 fn named_codec(name: &str) -> Option<Codec> {
-    [Codec::H264, Codec::H265].into_iter().find(|codec| encoding(*codec) == name)
+    Codec::ALL.into_iter().find(|codec| encoding(*codec) == name)
 }
 
 /// Whole numbers stand for 29.97 too.

@@ -6,6 +6,7 @@
 
 mod h264;
 mod h265;
+mod mjpeg;
 
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ pub enum Value {
     Profile([&'static str; 3]),
     /// The whole of `extra-controls` of a V4L2 encoder.
     V4l2Controls,
+    /// The quality with which pictures of JPEG have about the bit rate: how many bits they have depends on what they show.
+    JpegQuality,
     /// The whole of `option-string` of x265enc, which lets x265 know what has no property of its own.
     X265Options,
 }
@@ -134,7 +137,7 @@ pub struct EncoderRow {
     pub title: &'static str,
     /// Properties (element, name) without which the row is not for this GStreamer.
     pub needs: &'static [(&'static str, &'static str)],
-    /// The raw format in system memory that is pinned before `upload`.
+    /// The raw format in system memory that is pinned before `upload`, and what else is pinned of it.
     pub format: &'static str,
     pub memory: Memory,
     /// From system memory to the encoder's; empty where it takes system memory.
@@ -177,12 +180,13 @@ pub fn rows(codec: Codec) -> &'static [EncoderRow] {
     match codec {
         Codec::H264 => h264::ROWS,
         Codec::H265 => h265::ROWS,
+        Codec::Mjpeg => mjpeg::ROWS,
     }
 }
 
 /// What an element of the tables encodes.
 pub fn codec_of(element: &str) -> Option<Codec> {
-    [Codec::H264, Codec::H265].into_iter().find(|codec| rows(*codec).iter().any(|row| row.element == element))
+    Codec::ALL.into_iter().find(|codec| rows(*codec).iter().any(|row| row.element == element))
 }
 
 /// The elements of a codec's table in order, each once.
@@ -337,9 +341,11 @@ impl EncoderRow {
                 let own = match self.codec {
                     Codec::H264 => format!("h264_i_frame_period={gop},h264_minimum_qp_value=5"),
                     Codec::H265 => format!("video_gop_size={gop},hevc_minimum_qp_value=5"),
+                    Codec::Mjpeg => String::new(),
                 };
                 format!("\"controls,repeat_sequence_header=1,video_bitrate={bps},{own}\"")
             }
+            Value::JpegQuality => jpeg_quality(settings).to_string(),
             // Two frames: with a buffer of one x265 overshoots by two thirds for seconds (measured with 3.5).
             Value::X265Options => format!(
                 "\"bframes=0:rc-lookahead=0:scenecut=0:open-gop=0:info=0{}:vbv-maxrate={}:vbv-bufsize={}\"",
@@ -358,6 +364,20 @@ fn gop(settings: &Settings) -> u32 {
         None if settings.low_latency => LONG_GOP,
         None => pictures(2.0),
     }
+}
+
+/// Bits for each pixel at some qualities, of jpegenc with 4:2:0: medians of measured pictures, of which some have half as
+/// many and others twice as many.
+const JPEG_BITS: [(f64, f64); 8] =
+    [(0.2, 10.0), (0.3, 25.0), (0.45, 40.0), (0.6, 55.0), (0.8, 70.0), (1.1, 80.0), (1.8, 90.0), (3.2, 95.0)];
+
+fn jpeg_quality(settings: &Settings) -> u32 {
+    let pixels = settings.resolution.unwrap_or(Resolution::new(1920, 1080)).pixels() as f64;
+    let bits = f64::from(settings.bitrate.kbps()) * 1000.0 / (pixels * settings.fps.map_or(30.0, Fps::as_f64));
+    let between = JPEG_BITS.windows(2).find(|pair| bits <= pair[1].0).unwrap_or(&JPEG_BITS[6..]);
+    let [(fewer, worse), (more, better)] = [between[0], between[1]];
+    let share = ((bits - fewer) / (more - fewer)).clamp(0.0, 1.0);
+    (worse + (better - worse) * share).round() as u32
 }
 
 /// The lowest of a few levels that allows the picture size and rate.

@@ -263,3 +263,20 @@ fn hardware_comes_first_and_openh264_last() {
     assert_eq!(elements[elements.len() - 2..], ["x264enc", "openh264enc"]);
     assert_eq!(super::elements(Codec::H265).last(), Some(&"x265enc"));
 }
+
+#[test]
+fn mjpeg_has_the_quality_for_its_bit_rate_and_no_other_settings() {
+    let row = &rows(Codec::Mjpeg)[0];
+    assert_eq!(row.text(&settings(), &|_, _| true), "jpegenc name=rov_enc quality=13 ! image/jpeg");
+    let quality = |kbps| {
+        let settings = Settings { bitrate: Bitrate::from_kbps(kbps), ..settings() };
+        row.live_rate_properties(&settings, &|_, _| true).remove(0).1.parse::<u32>().expect("a number")
+    };
+    assert_eq!([500, 6_000, 16_589, 30_000, 100_000].map(quality), [10, 13, 55, 80, 95]);
+    let lacks = |settings: &Settings| row.lacks(settings, &|_, _| true);
+    assert_eq!(lacks(&settings()), None);
+    assert_eq!(lacks(&Settings { preset: Some(Preset::Fast), ..settings() }), Some("--preset"));
+    assert_eq!(lacks(&Settings { level: "4".parse().ok(), ..settings() }), Some("--level"));
+    let interval = Some(Duration::from_secs(2));
+    assert_eq!(lacks(&Settings { keyframe_interval: interval, ..settings() }), Some("--keyframe-interval"));
+}

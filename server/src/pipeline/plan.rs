@@ -184,7 +184,9 @@ pub fn settings(config: &EncodeConfig, cores: usize) -> Settings {
 pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static EncoderRow]) -> Result<Plan, Missing> {
     // A coded stream is the first one's, whatever the others want.
     let mut wanted = camera.streams[0].encode.clone();
-    let mut source = source::source(&camera.source, &wanted, !camera.is_part, machine)?;
+    let is_touched = camera.source.flip != Flip::None || camera.streams[0].overlay.drawn.is_burned();
+    let alone = !camera.is_part && !(wanted.codec == Codec::Mjpeg && is_touched);
+    let mut source = source::source(&camera.source, &wanted, alone, machine)?;
     if source.output != SourceMedia::Encoded && camera.streams.len() > 1 {
         wanted = wanted_by_all(camera);
         source = source::source(&camera.source, &wanted, false, machine)?;

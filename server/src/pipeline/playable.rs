@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use rov_common::codec::{self, Codec, H265SpsInfo, NalKind, SliceType, SpsInfo, parse_h265_sps, parse_sps};
+use rov_common::codec::{self, Codec, H265SpsInfo, NalKind, SliceType, SpsInfo, jpeg, parse_h265_sps, parse_sps};
 
 use crate::config::SourceKind;
 
@@ -23,8 +23,13 @@ pub enum Problem {
     Format(&'static str),
 }
 
-/// What is wrong with an access unit, by its parameter sets and the header of its first slice alone.
+/// What is wrong with an access unit, by its parameter sets and the header of its first slice alone, or by the headers of
+/// a JPEG picture.
 pub fn problem(codec: Codec, au: &[u8]) -> Option<Problem> {
+    if codec == Codec::Mjpeg {
+        let problem = jpeg::parse(au).err().filter(|problem| *problem != jpeg::NOT_WHOLE);
+        return problem.map(|jpeg::Problem(what)| Problem::Format(what));
+    }
     for nal in codec::nal_units(au) {
         // An SPS that cannot be read is not judged here: the stream shows whether it matters.
         let problem = match (codec, codec.nal_kind(nal)) {
@@ -109,6 +114,12 @@ pub fn refusal(codec: Codec, problem: Problem, source: SourceKind) -> String {
             "pin the format in --pipeline, as ... ! videoconvert ! video/x-raw,format=I420 ! x264enc ...",
         ),
     };
+    let (what, coded) = match (codec, problem) {
+        (Codec::Mjpeg, Problem::Format(format)) => {
+            (format!("is {format}, which RTP has no room for (RFC 2435)"), "jpegdec")
+        }
+        _ => (what, "h264parse ! avdec_h264"),
+    };
     let remedy = match source {
         SourceKind::File => "drop --file-passthrough so that it is re-encoded".to_owned(),
         SourceKind::Stdin | SourceKind::Publish => stdin.to_owned(),
@@ -116,9 +127,7 @@ pub fn refusal(codec: Codec, problem: Problem, source: SourceKind) -> String {
         SourceKind::Pipeline => format!("{pipeline}, or end it in raw video, so that it is encoded here"),
         // A picture made here is never coded before.
         SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi | SourceKind::Test | SourceKind::Pip => {
-            format!(
-                "{camera}, or have its pictures re-encoded: --pipeline \"v4l2src device=... ! h264parse ! avdec_h264\""
-            )
+            format!("{camera}, or have its pictures re-encoded: --pipeline \"v4l2src device=... ! {coded}\"")
         }
     };
     format!("the {} stream {what}; {remedy}", codec.title())

@@ -142,6 +142,7 @@ fn choose_from(
             match codec {
                 Codec::H264 => "gstreamer1.0-plugins-ugly (x264enc)",
                 Codec::H265 => "gstreamer1.0-plugins-bad (x265enc), or take --codec h264,",
+                Codec::Mjpeg => "gstreamer1.0-plugins-good (jpegenc)",
             },
             reasons(&tried)
         ),

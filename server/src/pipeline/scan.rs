@@ -56,12 +56,12 @@ pub fn passthrough(path: &Path, codec: Codec, head_text: &str) -> Result<(), Str
         None if look.frames > 0 => Ok(()),
         None => {
             let error = look.error.map_or_else(String::new, |error| format!(" ({error})"));
-            let other = codec.other();
+            let others = codec.others().filter(|other| other.has_parameter_sets());
+            let others: Vec<_> = others.map(|other| format!("--codec {other} if it is {}", other.title())).collect();
             Err(format!(
-                "{name}: no {} video in it{error}; drop --file-passthrough so that it is re-encoded, or give --codec \
-                 {other} if it is {}",
+                "{name}: no {} video in it{error}; drop --file-passthrough so that it is re-encoded, or give {}",
                 codec.title(),
-                other.title()
+                others.join(", ")
             ))
         }
     }

@@ -13,6 +13,7 @@ use std::path::Path;
 use rov_common::api::CaptureTime;
 use rov_common::codec::Codec;
 use rov_common::units::{Fps, Resolution};
+use rov_gst::decoders::depayloader;
 
 pub use self::cameras::{CSI_ROWS, Camera, CsiCamera, CsiRow, Found, WEBCAM_ROWS, WebcamRow, choice};
 use self::cameras::{csi_choice, find_csi, find_webcam, webcam_choice};
@@ -201,7 +202,13 @@ fn webcam(wanted: &EncodeConfig, alone: bool, camera: &Camera) -> Source {
     let element = format!("{} {}={}", camera.element, camera.property, quote(&camera.id));
     // A camera's H.264 is of use only where H.264 is wanted, and nothing else.
     let passes = wanted.codec == Codec::H264 && alone;
-    let usable = |mode: &&mode::Mode| passes || mode.encoding != Encoding::H264;
+    let passes_jpeg = wanted.codec == Codec::Mjpeg && alone;
+    let usable = |mode: &&mode::Mode| match mode.encoding {
+        Encoding::H264 => passes,
+        // To decode pictures and encode them again costs a processor core, and makes them worse.
+        Encoding::Raw(_) if passes_jpeg => !camera.modes.iter().any(|mode| mode.encoding == Encoding::Jpeg),
+        _ => true,
+    };
     let modes: Vec<_> = camera.modes.iter().filter(usable).cloned().collect();
     let Some(Choice { encoding, resolution, fps }) = mode::choose(&modes, wanted.resolution, wanted.fps) else {
         // Negotiated when it starts; decodebin passes raw video through and decodes the rest.
@@ -215,6 +222,7 @@ fn webcam(wanted: &EncodeConfig, alone: bool, camera: &Camera) -> Source {
     let caps = format!("{}{}", size_caps(Some(resolution)), rate_caps(fps));
     let (text, output) = match encoding {
         Encoding::Raw(format) => (format!("video/x-raw,format={format}{caps}"), SourceMedia::Raw),
+        Encoding::Jpeg if passes_jpeg => (format!("image/jpeg{caps} ! {}", parsed(Codec::Mjpeg)), SourceMedia::Encoded),
         // A picture that waits for the JPEG decoder is old: the same rule as before the encoder.
         Encoding::Jpeg => (
             format!(
@@ -301,15 +309,17 @@ fn stdin(wanted: &EncodeConfig, machine: &Machine) -> Source {
 /// stream or in both: as `avc` they are in the caps, from where the parser writes them before each keyframe.
 fn ip_camera(config: &SourceConfig, codec: Codec) -> Source {
     let packed = match codec {
-        Codec::H264 => "avc",
-        Codec::H265 => "hvc1",
+        Codec::H264 => ",stream-format=avc,alignment=au",
+        Codec::H265 => ",stream-format=hvc1,alignment=au",
+        Codec::Mjpeg => "",
     };
     let text = format!(
         "rtspsrc name={} latency=40 protocols=udp+tcp timeout=2000000 tcp-timeout=5000000 udp-buffer-size=2097152 \
-         ! application/x-rtp,media=video,encoding-name={} ! rtp{codec}depay \
-         ! {},stream-format={packed},alignment=au ! {}",
+         ! application/x-rtp,media=video,encoding-name={} ! {} \
+         ! {}{packed} ! {}",
         RTSP,
         codec.rtp_name(),
+        depayloader(codec),
         codec.media_type(),
         parsed(codec)
     );

@@ -190,6 +190,16 @@ fn a_webcam_gives_raw_jpeg_or_h264_as_it_offers() {
     );
     let h264 = format!("{start} video/x-h264,{size},framerate=30/1 ! {}", parsed(Codec::H264));
     assert_eq!(text(vec![mode(Encoding::H264, 30)]), (h264, SourceMedia::Encoded, false));
+    // Where MJPEG is wanted, a camera's own is taken before all else, unless something has to be done with the pictures.
+    let mjpeg = EncodeConfig { codec: Codec::Mjpeg, ..EncodeConfig::default() };
+    let raw = Encoding::Raw("YUY2".to_owned());
+    let both = camera("/dev/video0", "C920", vec![mode(raw, 60), mode(Encoding::Jpeg, 30)]);
+    let passed = webcam(&mjpeg, true, &both);
+    assert_eq!(
+        (passed.text, passed.output),
+        (format!("{start} image/jpeg,{size},framerate=30/1 ! jpegparse ! image/jpeg"), SourceMedia::Encoded)
+    );
+    assert_eq!(webcam(&mjpeg, false, &both).output, SourceMedia::Raw);
     // Where H.265 is wanted, a camera's H.264 is decoded like anything else.
     let only_h264 = camera("/dev/video0", "C920", vec![mode(Encoding::H264, 30)]);
     assert!(webcam(&h265(), true, &only_h264).text.ends_with("do-timestamp=true ! decodebin ! video/x-raw"));

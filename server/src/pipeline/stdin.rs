@@ -145,7 +145,7 @@ fn recognize(codec: Codec, head: &[u8], waited: Duration, ended: bool) -> Verdic
     // Zeros before a start code are as many as there please.
     let zeros = head.iter().take_while(|byte| **byte == 0).count();
     let start = (zeros >= 2 && head.get(zeros) == Some(&1)).then(|| &head[zeros + 1..]);
-    if start.is_some_and(|nal| begins_nal(codec, nal) && !begins_nal(codec.other(), nal)) {
+    if start.is_some_and(|nal| begins_nal(codec, nal) && !codec.others().any(|other| begins_nal(other, nal))) {
         return Verdict::Raw;
     }
     let from_start_code = &head[if start.is_some() { zeros - 2 } else { 0 }..];
@@ -168,13 +168,13 @@ fn recognize(codec: Codec, head: &[u8], waited: Duration, ended: bool) -> Verdic
     // Whoever reads in the middle of a picture.
     let nals: Vec<_> = codec::nal_units(head).collect();
     let count = |codec| nals.iter().filter(|nal| begins_nal(codec, nal)).count();
-    let (ours, others) = (count(codec), count(codec.other()));
+    let ours = count(codec);
     let most = |count: usize| count * 2 > nals.len() && (count > 1 || ended);
-    if most(ours) && ours > others {
+    if most(ours) && codec.others().all(|other| ours > count(other)) {
         return Verdict::Raw;
     }
-    if most(others) && others > ours {
-        let (other, title) = (codec.other(), codec.title());
+    if let Some(other) = codec.others().find(|other| most(count(*other)) && count(*other) > ours) {
+        let title = codec.title();
         let text = format!("standard input is raw {}; expected raw {title}: give --codec {other}", other.title());
         return Verdict::Wrong(text);
     }
@@ -191,6 +191,7 @@ fn recognize(codec: Codec, head: &[u8], waited: Duration, ended: bool) -> Verdic
 fn begins_nal(codec: Codec, nal: &[u8]) -> bool {
     let &[first, second, ..] = nal else { return false };
     match codec {
+        Codec::Mjpeg => false,
         // ITU-T H.264 section 7.4.1: forbidden_zero_bit, nal_ref_idc by type.
         Codec::H264 => match (first >> 7, first & 0x1f, first >> 5 & 3) {
             (1, ..) => false,

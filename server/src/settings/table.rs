@@ -377,7 +377,7 @@ pub static SETTINGS: [Setting; 29] = [
         name: "videoEncoder",
         keys: &["codec"],
         about: None,
-        kind: Kind::Choice(|| [Codec::H264, Codec::H265].map(|codec| codec.to_string()).into()),
+        kind: Kind::Choice(|| Codec::ALL.map(|codec| codec.to_string()).into()),
         applies: Applies::AtRestart,
         is_writable: true,
         access: Access::Stream(

@@ -6,11 +6,12 @@ use rov_common::codec::{Codec, NalKind};
 use rov_common::rtp::{self, Header};
 
 /// Types of packets that are no NAL unit: the aggregation packet (STAP-A of RFC 6184 section 5.7.1, AP of RFC 7798
-/// section 4.4.2), and the fragment (FU-A of section 5.8, FU of section 4.4.3).
+/// section 4.4.2), and the fragment (FU-A of section 5.8, FU of section 4.4.3). MJPEG has none, nor any sets.
 const fn packet_types(codec: Codec) -> (u8, u8) {
     match codec {
         Codec::H264 => (24, 28),
         Codec::H265 => (48, 49),
+        Codec::Mjpeg => (0, 0),
     }
 }
 
@@ -34,16 +35,18 @@ impl ParameterSets {
         let needed: &[NalKind] = match codec {
             Codec::H264 => &[NalKind::Sps, NalKind::Pps],
             Codec::H265 => &[NalKind::Vps, NalKind::Sps, NalKind::Pps],
+            Codec::Mjpeg => &[],
         };
         let complete = needed.iter().all(|kind| nals.iter().any(|nal| codec.nal_kind(nal) == *kind));
         let fits = nals.iter().all(|nal| u16::try_from(nal.len()).is_ok());
-        let payload = (complete && fits).then(|| {
+        let payload = (codec.has_parameter_sets() && complete && fits).then(|| {
             let (aggregation, _) = packet_types(codec);
             // The header has the highest importance of those within, or the lowest layer and time; then size and NAL
             // unit each.
             let mut payload = match codec {
                 Codec::H264 => vec![0x60 | aggregation],
                 Codec::H265 => vec![aggregation << 1, 1],
+                Codec::Mjpeg => Vec::new(),
             };
             for nal in nals {
                 payload.extend_from_slice(&(nal.len() as u16).to_be_bytes());
@@ -85,6 +88,9 @@ impl ParameterSets {
 /// Whether a payload holds an SPS, and whether a slice of a keyframe begins in it.
 fn contents(codec: Codec, payload: &[u8]) -> (bool, bool) {
     let mut found = (false, false);
+    if !codec.has_parameter_sets() {
+        return found;
+    }
     let mut look = |nal: &[u8]| {
         let kind = codec.nal_kind(nal);
         found.0 |= kind == NalKind::Sps;
@@ -108,6 +114,7 @@ fn contents(codec: Codec, payload: &[u8]) -> (bool, bool) {
                 match codec {
                     Codec::H264 => look(&[header & 0x1f]),
                     Codec::H265 => look(&[(header & 0x3f) << 1]),
+                    Codec::Mjpeg => {}
                 }
             }
         }

@@ -2,8 +2,9 @@
 //!
 //! They are made from the shared encode, by decoding it again. That costs as much as a viewer's decoder, so nothing of
 //! it runs while nobody watches: the first who wants a picture starts the pipeline, and five seconds after the last it
-//! stops.
+//! stops. Those of a stream of MJPEG are its own, at any rate and in full size.
 
+mod direct;
 mod pipeline;
 
 use std::net::IpAddr;
@@ -15,19 +16,23 @@ use bytes::Bytes;
 use rov_common::api::JpegStats;
 use rov_common::backoff::Backoff;
 use rov_common::capture_clock::{CaptureClock, Captured};
+use rov_common::codec::Codec;
+use rov_common::decimate::Decimator;
 use rov_common::discovery::Announcement;
 use rov_common::sync::lock;
+use rov_common::units::Fps;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::direct::Direct;
 use self::pipeline::Maker;
 use super::{Audience, Output};
 use crate::pipeline::Hanging;
 use crate::progress::Beat;
 use crate::stream::Stream;
 
-/// Previews are at most so wide, and as high as that makes them.
+/// Previews that are made are at most so wide, and as high as that makes them.
 pub const PREVIEW_WIDTH: u32 = 1280;
 /// The pipeline outlives whoever wanted it, so that a program that asks for a snapshot each second starts it once.
 const LINGER: Duration = Duration::from_secs(5);
@@ -88,7 +93,7 @@ impl JpegOutput {
         Self { shared: Arc::new(shared), max_viewers: usize::from(max_viewers) }
     }
 
-    /// Pictures at up to `fps`, at most [`PREVIEW_WIDTH`] wide, until what is returned is dropped.
+    /// Pictures at up to `fps`, where they are made at most [`PREVIEW_WIDTH`] wide, until what is returned is dropped.
     pub fn previews(&self, fps: u32) -> Result<Previews, TooMany> {
         let pictures = self.shared.previews.subscribe();
         let wanted = Wanted::new(&self.shared, Want::Previews(fps.max(1)), self.max_viewers)?;
@@ -337,6 +342,13 @@ impl Shared {
     /// Makes pictures until nobody wants any.
     fn make(self: &Arc<Self>) {
         let is_over = || self.ended.is_cancelled() || lock(&self.demand).is_idle();
+        if self.stream.codec() == Codec::Mjpeg {
+            let _direct = Direct::start(self);
+            while !is_over() {
+                std::thread::sleep(LOOK);
+            }
+            return;
+        }
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         // What the hardware cannot do, software can.
         let mut software = self.hanging.any();
@@ -362,6 +374,29 @@ impl Shared {
                 std::thread::sleep(LOOK);
             }
         }
+    }
+}
+
+/// Which pictures are previews.
+struct Rate {
+    fps: u32,
+    decimator: Decimator,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self { fps: 1, decimator: Decimator::new(Fps::whole(1)) }
+    }
+}
+
+impl Rate {
+    /// Whether the picture of this time is one, at the rate that is wanted, if any is.
+    fn keeps(&mut self, fps: Option<u32>, time: Duration) -> bool {
+        let Some(fps) = fps else { return false };
+        if self.fps != fps {
+            *self = Self { fps, decimator: Decimator::new(Fps::whole(fps)) };
+        }
+        self.decimator.keeps(time)
     }
 }
 

@@ -17,14 +17,13 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use rov_common::codec::Codec;
-use rov_common::decimate::Decimator;
 use rov_common::sync::lock;
-use rov_common::units::Fps;
 use rov_gst::counter::{self, Counter};
+use rov_gst::decoders::coded_caps;
 use rov_gst::element::has_property;
 use rov_gst::message;
 
-use super::{PREVIEW_WIDTH, Picture, Shared, Size};
+use super::{PREVIEW_WIDTH, Picture, Rate, Shared, Size};
 use crate::packetize::Frame;
 use crate::pipeline::{Hanging, STILL_HANGS};
 use crate::stream::{Awake, OutputQueue, Stream};
@@ -149,7 +148,7 @@ impl Drop for Maker {
 }
 
 fn text(codec: Codec, software: bool, has_property: &dyn Fn(&str, &str) -> bool) -> String {
-    let caps = format!("video/x-{codec},stream-format=byte-stream,alignment=au");
+    let caps = coded_caps(codec);
     let software =
         if software && has_property("decodebin", "force-sw-decoders") { " force-sw-decoders=true" } else { "" };
     // A hardware decoder of the Jetson gives its own memory, which nothing but this takes to system memory.
@@ -179,18 +178,12 @@ fn pad(pipeline: &gst::Pipeline, name: &str, pad: &str) -> Result<gst::Pad, Stri
 /// Lets through what is wanted.
 fn limit(pad: &gst::Pad, size: Size, shared: &Arc<Shared>) {
     let shared = Arc::downgrade(shared);
-    let rate = Mutex::new((0, Decimator::new(Fps::whole(1))));
+    let rate = Mutex::new(Rate::default());
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let time = info.buffer().and_then(|buffer| buffer.pts()).unwrap_or_default();
         let wanted = shared.upgrade().is_some_and(|shared| match size {
             Size::Whole => shared.snapshot_wanted(),
-            Size::Preview => shared.preview_rate().is_some_and(|fps| {
-                let mut rate = lock(&rate);
-                if rate.0 != fps {
-                    *rate = (fps, Decimator::new(Fps::whole(fps)));
-                }
-                rate.1.keeps(time.into())
-            }),
+            Size::Preview => lock(&rate).keeps(shared.preview_rate(), time.into()),
         });
         if wanted { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
     });

@@ -4,9 +4,6 @@ use std::time::Instant;
 
 use crate::packetize::Anchor;
 
-/// Of the dynamic range (RFC 3551 section 3); the SDP says what it stands for.
-pub const PAYLOAD_TYPE: u8 = 96;
-
 /// Version 2, no padding; the lower five bits count report blocks or sources.
 const VERSION: u8 = 2 << 6;
 const SENDER_REPORT: u8 = 200;
@@ -17,6 +14,7 @@ const CNAME: u8 = 1;
 /// What all receivers see: one source, the same packets for everybody.
 pub(super) struct Session {
     ssrc: u32,
+    payload_type: u8,
     /// Of the next packet.
     sequence: u16,
     /// Added to each timestamp.
@@ -29,24 +27,24 @@ pub(super) struct Session {
 
 impl Session {
     /// Beginnings are random, as RFC 3550 section 5.1 wants them, and so is the CNAME (RFC 7022 section 4.2).
-    pub fn new() -> Self {
+    pub fn new(payload_type: u8) -> Self {
         let cname = format!("{:024x}", rand::random::<u128>() >> 32);
-        Self::with(rand::random(), rand::random(), rand::random(), cname)
+        Self::with(payload_type, rand::random(), rand::random(), rand::random(), cname)
     }
 
     pub fn ssrc(&self) -> u32 {
         self.ssrc
     }
 
-    fn with(ssrc: u32, sequence: u16, offset: u32, cname: String) -> Self {
-        Self { ssrc, sequence, offset, packets: 0, octets: 0, cname }
+    fn with(payload_type: u8, ssrc: u32, sequence: u16, offset: u32, cname: String) -> Self {
+        Self { ssrc, payload_type, sequence, offset, packets: 0, octets: 0, cname }
     }
 
     /// Writes the next media packet into `out`, in place of what is there.
     pub fn media(&mut self, payload: &[u8], timestamp: u32, marker: bool, out: &mut Vec<u8>) {
         out.clear();
         out.push(VERSION);
-        out.push(u8::from(marker) << 7 | PAYLOAD_TYPE);
+        out.push(u8::from(marker) << 7 | self.payload_type);
         out.extend_from_slice(&self.sequence.to_be_bytes());
         out.extend_from_slice(&timestamp.wrapping_add(self.offset).to_be_bytes());
         out.extend_from_slice(&self.ssrc.to_be_bytes());
@@ -126,7 +124,7 @@ mod tests {
     }
 
     fn session() -> Session {
-        Session::with(0x0102_0304, 0xFFFF, 0xFFFF_FF00, "abcdef".to_owned())
+        Session::with(96, 0x0102_0304, 0xFFFF, 0xFFFF_FF00, "abcdef".to_owned())
     }
 
     #[test]
@@ -168,7 +166,7 @@ mod tests {
 
     #[test]
     fn no_two_servers_are_one_source() {
-        let (one, other) = (Session::new(), Session::new());
+        let (one, other) = (Session::new(96), Session::new(96));
         assert_ne!((one.ssrc, &one.cname), (other.ssrc, &other.cname));
         assert_eq!(one.cname.len(), 24);
     }

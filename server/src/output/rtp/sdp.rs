@@ -1,5 +1,5 @@
-//! The session description by which players open plain RTP (RFC 8866, RFC 6184 section 8.2, RFC 7798 section 7.2).
-//! Pure.
+//! The session description by which players open plain RTP (RFC 8866, RFC 6184 section 8.2, RFC 7798 section 7.2,
+//! RFC 2435 section 3.1). Pure.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -8,7 +8,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rov_common::codec::{Codec, ParameterSets};
 
-use super::packet::PAYLOAD_TYPE;
 use crate::packetize::CLOCK_RATE;
 
 /// What a description says.
@@ -27,7 +26,7 @@ pub struct Description<'a> {
     /// Of multicast.
     pub ttl: u8,
     pub codec: Codec,
-    /// Those of the newest keyframe.
+    /// Those of the newest keyframe; of MJPEG there are none.
     pub sets: &'a ParameterSets,
     /// Frames per second; 0 while unknown.
     pub fps: f64,
@@ -37,6 +36,7 @@ impl Description<'_> {
     /// The text, lines ended by CR LF.
     pub fn text(&self) -> String {
         let Self { name, origin, session, version, host, port, .. } = self;
+        let payload_type = self.codec.payload_type();
         let family = if origin.is_ipv4() { "IP4" } else { "IP6" };
         // RFC 8866 section 5.7: multicast has its time to live there, unicast must not.
         let ttl = if host.is_multicast() { format!("/{}", self.ttl) } else { String::new() };
@@ -47,10 +47,10 @@ impl Description<'_> {
             format!("c=IN IP4 {host}{ttl}"),
             "t=0 0".to_owned(),
             "a=recvonly".to_owned(),
-            format!("m=video {port} RTP/AVP {PAYLOAD_TYPE}"),
-            format!("a=rtpmap:{PAYLOAD_TYPE} {}/{CLOCK_RATE}", self.codec.rtp_name()),
+            format!("m=video {port} RTP/AVP {payload_type}"),
+            format!("a=rtpmap:{payload_type} {}/{CLOCK_RATE}", self.codec.rtp_name()),
         ];
-        lines.extend(self.format_parameters().map(|text| format!("a=fmtp:{PAYLOAD_TYPE} {text}")));
+        lines.extend(self.format_parameters().map(|text| format!("a=fmtp:{payload_type} {text}")));
         if self.fps > 0.0 {
             // As 30 or 29.97.
             lines.push(format!("a=framerate:{}", (self.fps * 1000.0).round() / 1000.0));
@@ -74,6 +74,7 @@ impl Description<'_> {
                 let (vps, sps, pps) = (BASE64.encode(vps), BASE64.encode(sps), pps.join(","));
                 Some(format!("sprop-vps={vps};sprop-sps={sps};sprop-pps={pps}"))
             }
+            Codec::Mjpeg => None,
         }
     }
 }
@@ -130,6 +131,14 @@ mod tests {
         assert!(!text.contains("framerate"), "{text}");
         let text = Description { fps: 30_000.0 / 1001.0, ..description(&sets) }.text();
         assert!(text.ends_with("a=framerate:29.97\r\n"), "{text}");
+    }
+
+    #[test]
+    fn mjpeg_has_its_own_payload_type_and_no_parameters() {
+        let sets = ParameterSets::default();
+        let text = Description { codec: Codec::Mjpeg, ..description(&sets) }.text();
+        let end = "m=video 5004 RTP/AVP 26\r\na=rtpmap:26 JPEG/90000\r\na=framerate:30\r\n";
+        assert!(text.ends_with(end) && !text.contains("a=fmtp"), "{text}");
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn packets_come_in_order_and_reports_tell_when_a_picture_was_captured() {
         let timestamp = loop {
             let packet = receive(&receiving.rtp);
             let sequence = u16::from_be_bytes([packet[2], packet[3]]);
-            assert_eq!((packet[0], packet[1] & 0x7F), (0x80, packet::PAYLOAD_TYPE));
+            assert_eq!((packet[0], packet[1] & 0x7F), (0x80, Codec::H264.payload_type()));
             assert_eq!(sequence, expected.unwrap_or(sequence));
             expected = Some(sequence.wrapping_add(1));
             payloads.push(packet[12..].to_vec());

@@ -104,19 +104,18 @@ pub(super) fn stream(
     codec: Codec,
     multicast: &Arc<Multicast>,
 ) -> Result<Factory> {
-    let (caps, payloader) = match codec {
-        Codec::H264 => ("video/x-h264", "rtph264pay"),
-        Codec::H265 => ("video/x-h265", "rtph265pay"),
-    };
     // Whole access units need no parser, which would hold one back to see the next. Keyframes have their parameter
     // sets; the payloader would put them before each slice of a keyframe, where decoders take them for the beginning of
     // another.
-    let caps = format!("{caps},stream-format=byte-stream,alignment=au");
+    let units = "stream-format=byte-stream,alignment=au";
+    let payloader = match codec {
+        Codec::H264 => Payloader::new("rtph264pay", format!("video/x-h264,{units}"), "pt=96 config-interval=0"),
+        Codec::H265 => Payloader::new("rtph265pay", format!("video/x-h265,{units}"), "pt=96 config-interval=0"),
+        Codec::Mjpeg => Payloader::jpeg(),
+    };
     let feed = Arc::clone(feeder);
     let clock = feeder.stream.clock();
-    let factory = new(&caps, payloader, "pt=96 config-interval=0", multicast, clock, move |media, source| {
-        feed.feed(media, source)
-    })?;
+    let factory = new(&payloader, multicast, clock, move |media, source| feed.feed(media, source))?;
     let _ = factory.imp().feeder.set(Arc::clone(feeder));
     if let Some(inlet) = inlet {
         let _ = factory.imp().inlet.set((Arc::clone(inlet), codec));
@@ -127,20 +126,35 @@ pub(super) fn stream(
 /// What makes the media of the previews, which `mjpeg` then fills.
 pub(super) fn previews(mjpeg: &Arc<Mjpeg>, multicast: &Arc<Multicast>) -> Result<Factory> {
     let (mjpeg, clock) = (Arc::clone(mjpeg), mjpeg.clock());
-    // The payloader wants some size at the beginning, and takes that of each picture from its headers.
-    new("image/jpeg,width=16,height=16", "rtpjpegpay", "pt=26", multicast, clock, move |media, source| {
-        mjpeg.feed(media, source)
-    })
+    new(&Payloader::jpeg(), multicast, clock, move |media, source| mjpeg.feed(media, source))
+}
+
+/// What makes packets of a codec.
+struct Payloader {
+    element: &'static str,
+    /// Of what it is given.
+    caps: String,
+    properties: &'static str,
+}
+
+impl Payloader {
+    fn new(element: &'static str, caps: String, properties: &'static str) -> Self {
+        Self { element, caps, properties }
+    }
+
+    /// It wants some size at the beginning, and takes that of each picture from its headers.
+    fn jpeg() -> Self {
+        Self::new("rtpjpegpay", "image/jpeg,width=16,height=16".to_owned(), "pt=26")
+    }
 }
 
 fn new(
-    caps: &str,
-    payloader: &str,
-    properties: &str,
+    payloader: &Payloader,
     multicast: &Arc<Multicast>,
     clock: CaptureClock,
     feed: impl Fn(&rtsp::RTSPMedia, &gst_app::AppSrc) + Send + Sync + 'static,
 ) -> Result<Factory> {
+    let Payloader { element: payloader, caps, properties } = payloader;
     for element in ["appsrc", payloader, "rtpbin", "udpsink"] {
         ensure!(
             exists(element),

@@ -12,10 +12,12 @@ use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::RTSPMediaExt;
 use gstreamer_video as gst_video;
 use rov_common::capture_clock::{CaptureClock, Captured, NTP_EPOCH, beside_monotonic};
+use rov_common::codec::Codec;
 use rov_common::sync::lock;
 use rov_gst::clock::running_time;
 use rov_gst::element::is_made_by;
 
+use super::mjpeg;
 use crate::stream::{Awake, OutputQueue, Stream};
 
 /// The time of the parameter sets by which the media is described; pictures come later.
@@ -62,7 +64,15 @@ impl Feeder {
 
     /// Whether the parameter sets are known, without which a media cannot be described.
     pub fn can_describe(&self) -> bool {
-        !self.stream.parameter_sets_annexb().is_empty()
+        !self.description().is_empty()
+    }
+
+    /// By which the media is described: parameter sets, or of MJPEG the headers of any picture.
+    fn description(&self) -> Vec<u8> {
+        match self.stream.codec() {
+            Codec::H264 | Codec::H265 => self.stream.parameter_sets_annexb(),
+            Codec::Mjpeg => mjpeg::headers(),
+        }
     }
 
     /// Feeds `source` for as long as it lives.
@@ -76,10 +86,9 @@ impl Feeder {
         *lock(&self.media) = media.downgrade();
         // gst-rtsp-server wants packets to describe the media by, and holds them back until somebody plays. A picture
         // would be old by then, and there is none between keyframes: the parameter sets do.
-        let sets = self.stream.parameter_sets_annexb();
-        let described = source.push_buffer(buffer(sets, DESCRIPTION));
+        let described = source.push_buffer(buffer(self.description(), DESCRIPTION));
         if let Err(error) = described {
-            tracing::error!(%error, "RTSP: the media does not take the parameter sets");
+            tracing::error!(%error, "RTSP: the media does not take its description");
         }
         media.connect_prepared(leave_description_out);
         let weak = Arc::downgrade(&feed);
@@ -272,7 +281,6 @@ mod tests {
     use std::time::Duration;
 
     use rov_common::access_unit::AccessUnit;
-    use rov_common::codec::Codec;
 
     use super::*;
 

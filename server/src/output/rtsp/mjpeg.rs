@@ -130,7 +130,7 @@ async fn pump(
 }
 
 /// A JPEG of 16x16 without its picture: all that the payloader looks at.
-fn headers() -> Vec<u8> {
+pub(super) fn headers() -> Vec<u8> {
     let quantization = |table| [&[0xFF, 0xDB, 0, 67, table][..], &[1; 64]].concat();
     [
         &[0xFF, 0xD8][..],

@@ -70,12 +70,10 @@ fn chosen(announced: &[String], codec: Codec) -> Result<usize, String> {
         return Err(format!("more than {MAX_MEDIA} media are announced"));
     }
     announced.iter().position(|media| *media == wanted).ok_or_else(|| {
-        let other = match codec {
-            Codec::H264 => Codec::H265,
-            Codec::H265 => Codec::H264,
-        };
-        let has_other = announced.contains(&format!("{} video", other.rtp_name()));
-        let remedy = if has_other { format!("; start the server with --codec {other}") } else { String::new() };
+        let is_announced =
+            |other: &Codec| other.has_parameter_sets() && announced.contains(&format!("{} video", other.rtp_name()));
+        let other = codec.others().find(is_announced);
+        let remedy = other.map_or_else(String::new, |other| format!("; start the server with --codec {other}"));
         format!("announced is {}, but {wanted} is needed{remedy}", announced.join(" and "))
     })
 }
@@ -122,6 +120,8 @@ fn branch(index: usize, is_chosen: bool, codec: Codec) -> String {
     let packed = match codec {
         Codec::H264 => "avc",
         Codec::H265 => "hvc1",
+        // Refused by `config`.
+        Codec::Mjpeg => "",
     };
     match is_chosen {
         true => format!(

@@ -116,7 +116,7 @@ pub enum OfferError {
     #[error("this stream is {}, which the viewer did not offer{}", .stream.title(), with_mode(*.stream))]
     NoCodec {
         stream: Codec,
-        /// The other codec, where the viewer offers that.
+        /// Another codec, where the viewer offers that.
         offered: Option<Codec>,
     },
 }
@@ -178,8 +178,8 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     let at = media.iter().position(|lines| wants_video(lines, &session)).ok_or(OfferError::NoVideo)?;
     let transport = transport(&session, &media, at);
     let codec = choose_codec(&media[at], codec, profile).ok_or_else(|| {
-        let other = codec.other();
-        OfferError::NoCodec { stream: codec, offered: choose_codec(&media[at], other, None).map(|_| other) }
+        let is_offered = |other: &Codec| choose_codec(&media[at], *other, None).is_some();
+        OfferError::NoCodec { stream: codec, offered: codec.others().find(is_offered) }
     })?;
     let highest_profile = highest_profile(&media[at]);
     let is_transport = |line: &&str| TRANSPORT.iter().any(|name| line.starts_with(name));
@@ -402,6 +402,8 @@ fn choose_codec(video: &[&str], codec: Codec, profile: Option<(u8, u8)>) -> Opti
             // Without a mode it is 0 by the letter (RFC 6184 section 8.1), and who leaves it out takes mode 1.
             Codec::H264 => matches!(parameter(fmtp, "packetization-mode"), None | Some("1")),
             Codec::H265 => parameter(fmtp, "tx-mode").is_none_or(|mode| mode.eq_ignore_ascii_case("SRST")),
+            // WebRTC does not carry it (RFC 7742).
+            Codec::Mjpeg => false,
         })
         // The first of the nearest: the viewer's order is its preference.
         .min_by_key(|(_, fmtp)| match codec {
@@ -411,6 +413,7 @@ fn choose_codec(video: &[&str], codec: Codec, profile: Option<(u8, u8)>) -> Opti
             }
             // 1 is main, and the default.
             Codec::H265 => (false, u8::from(parameter(fmtp, "profile-id").is_some_and(|id| id != "1"))),
+            Codec::Mjpeg => (false, 0),
         })?;
     let rtx = rtpmap("rtx")
         .into_iter()

@@ -700,6 +700,8 @@ fn mime_type(codec: Codec) -> &'static str {
     match codec {
         Codec::H264 => MIME_TYPE_H264,
         Codec::H265 => MIME_TYPE_HEVC,
+        // No offer with it is taken.
+        Codec::Mjpeg => "video/JPEG",
     }
 }
 

@@ -1,18 +1,14 @@
 //! A coded stream as launch text: the form in which everything behind the seam takes it. Pure.
 
 use rov_common::codec::Codec;
-use rov_gst::decoders::parser;
+use rov_gst::decoders::{coded_caps, parser};
 
 use crate::pipeline::encoder::EncoderRow;
 
-/// The elementary stream as everything behind the seam wants it.
-pub fn coded_caps(codec: Codec) -> String {
-    format!("{},stream-format=byte-stream,alignment=au", codec.media_type())
-}
-
 /// From a stream of any form to `coded_caps`, with parameter sets before each keyframe.
 pub fn parsed(codec: Codec) -> String {
-    format!("{} config-interval=-1 ! {}", parser(codec), coded_caps(codec))
+    let sets = if codec.has_parameter_sets() { " config-interval=-1" } else { "" };
+    format!("{}{sets} ! {}", parser(codec), coded_caps(codec))
 }
 
 /// From an encoder to `coded_caps`.
