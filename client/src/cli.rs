@@ -528,7 +528,8 @@ impl Cli {
             port: self.rtp_port.unwrap_or(rtp::DEFAULT_PORT),
             from: None,
             ssrc: None,
-            payload_type: None,
+            // One of its own is none of the dynamic range.
+            payload_type: Some(self.codec.payload_type()).filter(|_| self.codec == Codec::Mjpeg),
             codec: self.codec,
             fec: false,
         };

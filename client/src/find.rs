@@ -273,6 +273,8 @@ struct Finder {
     has_tried: bool,
     /// What the host of RTP that the user named, which is a rov-server then, said last that it sends, and where.
     said: Option<Source>,
+    /// Of RTP that is listened for; none: any dynamic one.
+    payload_type: Option<u8>,
 }
 
 impl Finder {
@@ -286,12 +288,16 @@ impl Finder {
             Target::Url(_) | Target::Rtp { .. } | Target::Camera(..) => (None, Wish::default()),
         };
         let heard = discovery.as_ref().map(|discovery| Arc::clone(discovery.heard())).unwrap_or_default();
-        Ok(Self { discovery, heard, wish, can_ask: config.can_ask, has_tried: false, said: None })
+        let payload_type = match &config.target {
+            Target::Rtp { source, .. } => source.payload_type,
+            _ => None,
+        };
+        Ok(Self { discovery, heard, wish, can_ask: config.can_ask, has_tried: false, said: None, payload_type })
     }
 
     /// What is known of the servers, while [`Self::listen`] keeps it up to date.
     fn knowledge(&self) -> Knowledge {
-        let senders = Arc::new(Mutex::new(Senders::new(None, None)));
+        let senders = Arc::new(Mutex::new(Senders::new(None, self.payload_type)));
         Knowledge { heard: Arc::clone(&self.heard), wish: self.wish.clone(), senders, place: Arc::default() }
     }
 
@@ -622,11 +628,6 @@ fn located(
     let api = Url::parse(&format!("{scheme}://{}", found.address)).context("the announced address is no URL")?;
     let label = format!("{} ({})", announcement.name, found.address);
     let mut all = ways(announcement, found.address.ip(), &api);
-    let codec = announcement.streams.first().and_then(|stream| stream.codec.parse().ok());
-    // WebRTC does not carry it; who wants that alone is told so by the server.
-    if codec == Some(Codec::Mjpeg) && chosen != Some(Transport::WebRtc) && all.len() > 1 {
-        all.retain(|way| way.transport() != Transport::WebRtc);
-    }
     if let (Some(fallback), Some(Way::WebRtc(_))) = (fallback, all.first()) {
         all.truncate(1);
         // What was learnt is of the session before: by now it may have started anew.
@@ -635,6 +636,12 @@ fn located(
             Way::Rtp(source) => Way::Rtp(Source { ssrc, ..source }),
             way => way,
         }));
+    }
+    let codec = announcement.streams.first().and_then(|stream| stream.codec.parse().ok());
+    // WebRTC does not carry it; who wants or needs that alone is told so by the server.
+    let needs_webrtc = chosen == Some(Transport::WebRtc) || must_prove || all.len() == 1;
+    if codec == Some(Codec::Mjpeg) && !needs_webrtc {
+        all.retain(|way| way.transport() != Transport::WebRtc);
     }
     let has: Vec<_> = all.iter().map(|way| way.transport().name()).collect();
     let has = if has.is_empty() { "nothing that this program knows".to_owned() } else { has.join(", ") };
@@ -745,7 +752,7 @@ pub fn twins(found: &[Found]) -> Option<String> {
 mod tests {
     use clap::Parser;
     use rov_common::api::{RtpStats, RtspStats, StreamStats};
-    use rov_common::discovery::{RtpInfo, RtspInfo};
+    use rov_common::discovery::{RtpInfo, RtspInfo, StreamInfo};
 
     use super::*;
 
@@ -878,6 +885,25 @@ mod tests {
         without.announcement.rtp = None;
         let error = located(&without, Some(Transport::Rtp), false, None).unwrap_err().to_string();
         assert!(error.contains("does not send by rtp, only by webrtc, rtsp: start rov-server with rtp"), "{error}");
+    }
+
+    #[test]
+    fn a_stream_of_mjpeg_is_not_asked_for_by_webrtc_unless_that_is_wanted() {
+        let mut mjpeg = found();
+        let (name, codec) = ("stream1".to_owned(), "mjpeg".to_owned());
+        mjpeg.announcement.streams = vec![StreamInfo { name, codec, width: 1280, height: 720, fps: 30.0 }];
+        let names = |found: &Found, chosen| {
+            let ways = located(found, chosen, false, None).unwrap().ways;
+            ways.iter().map(|way| way.transport().name()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&mjpeg, None), ["rtp", "rtsp"]);
+        let server = located(&mjpeg, None, false, None).unwrap();
+        assert!(matches!(server.ways[0], Way::Rtp(Source { codec: Codec::Mjpeg, payload_type: Some(26), .. })));
+        // The server says why not.
+        assert_eq!(names(&mjpeg, Some(Transport::WebRtc)), ["webrtc"]);
+        let (rtp, rtsp) = (mjpeg.announcement.rtp.take(), mjpeg.announcement.rtsp.take());
+        assert!(rtp.is_some() && rtsp.is_some());
+        assert_eq!(names(&mjpeg, None), ["webrtc"]);
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::Command;
 
 use rov_common::codec::jpeg::parse;
+use rov_tests::devtools::DevTools;
 use rov_tests::process::program;
-use rov_tests::programs::{Server, server_process};
+use rov_tests::programs::{Client, Server, server_process};
 use rov_tests::rtp::free_rtp_port;
 use rov_tests::wait::{START, until, until_true};
 use rov_tests::{http, jpeg};
@@ -108,6 +109,36 @@ fn a_clip_and_a_recording_of_it_are_read_by_ffprobe() {
     // Its end is written with it.
     drop(server);
     assert_eq!(probe(&[], &path(&recording)), "mjpeg,320,240,5");
+}
+
+#[test]
+fn rov_client_shows_it_by_every_way_that_carries_it() {
+    let port = free_rtp_port().to_string();
+    let rtp = ["--transport", "webrtc,rtp,rtsp", "--rtp-host", "127.0.0.1", "--interface", "lo", "--rtp-port", &port];
+    let server = start(&rtp);
+    let (whep, rtsp) = (server.url("/whep"), server.stats().rtsp.expect("RTSP is served").urls.remove(0));
+    let listens = ["--transport", "rtp", "--rtp-host", "127.0.0.1", "--rtp-port", &port, "--codec", "mjpeg"];
+    // By WebRTC it is refused, and comes by what the statistics name beside that.
+    for (args, transport) in [(&["--url", &rtsp][..], "rtsp"), (&listens, "rtp"), (&["--url", &whep], "rtp")] {
+        let mut client = Client::start(args);
+        let report = client.wait_for_frames(0, 30);
+        assert_eq!((report.width, report.height, report.transport.as_str()), (320, 240, transport), "{report:?}");
+        assert!(["jpegdec", "avdec_mjpeg"].contains(&report.decoder.as_str()), "{report:?}");
+    }
+}
+
+#[test]
+fn the_page_shows_it_by_http_and_says_why() {
+    let server = start(&[]);
+    let mut browser = DevTools::start();
+    let page = browser.open(&server.url("/"));
+    let shows = "document.body.dataset.state === 'backup' && document.body.innerText.includes('This stream is MJPEG')";
+    browser.wait_for(&page, shows, 2 * START);
+    let rate = || server.stats().jpeg.pictures;
+    let before = rate();
+    until_true("pictures go on", START, || rate() > before + 30);
+    // It asks again now and then whether there is a session now, and the pictures go on meanwhile.
+    assert_eq!(server.stats().jpeg.viewers, 1);
 }
 
 fn path(file: &Path) -> String {

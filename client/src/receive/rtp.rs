@@ -84,9 +84,7 @@ impl Source {
 
     /// Whom of those that send there to take.
     pub fn senders(&self) -> Arc<Mutex<Senders>> {
-        // A type of its own is none of the dynamic range.
-        let own = Some(self.codec.payload_type()).filter(|_| self.codec == Codec::Mjpeg);
-        let mut senders = Senders::new(self.from.map(IpAddr::V4), self.payload_type.or(own));
+        let mut senders = Senders::new(self.from.map(IpAddr::V4), self.payload_type);
         senders.expect(self.ssrc);
         Arc::new(Mutex::new(senders))
     }

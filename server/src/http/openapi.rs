@@ -77,7 +77,9 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
                 "Error": {
                     "type": "object",
                     "required": ["error"],
-                    "properties": { "error": { "type": "string" }, "field": { "type": "string" } },
+                    "properties": {
+                        "error": { "type": "string" }, "field": { "type": "string" }, "mjpeg": { "type": "boolean" }
+                    },
                 },
                 "Changed": {
                     "type": "object",

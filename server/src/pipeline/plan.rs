@@ -185,7 +185,7 @@ pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static Encod
     // A coded stream is the first one's, whatever the others want.
     let mut wanted = camera.streams[0].encode.clone();
     let is_touched = camera.source.flip != Flip::None || camera.streams[0].overlay.drawn.is_burned();
-    let alone = !camera.is_part && !(wanted.codec == Codec::Mjpeg && is_touched);
+    let alone = !(camera.is_part || wanted.codec == Codec::Mjpeg && is_touched);
     let mut source = source::source(&camera.source, &wanted, alone, machine)?;
     if source.output != SourceMedia::Encoded && camera.streams.len() > 1 {
         wanted = wanted_by_all(camera);

@@ -108,18 +108,18 @@ pub fn refusal(codec: Codec, problem: Problem, source: SourceKind) -> String {
                 "turn off intra refresh on the encoder in --pipeline, and have it make a keyframe every second",
             )
         }
+        Problem::Format(format) if codec == Codec::Mjpeg => (
+            format!("is {format}, which RTP has no room for (RFC 2435)"),
+            "",
+            "pin the format in --pipeline, as ... ! videoconvert ! video/x-raw,format=I420 ! jpegenc",
+        ),
         Problem::Format(format) => (
             format!("is {format}, which browsers and hardware decoders cannot show"),
             "make what writes it write 8 bit 4:2:0 (ffmpeg: -pix_fmt yuv420p)",
             "pin the format in --pipeline, as ... ! videoconvert ! video/x-raw,format=I420 ! x264enc ...",
         ),
     };
-    let (what, coded) = match (codec, problem) {
-        (Codec::Mjpeg, Problem::Format(format)) => {
-            (format!("is {format}, which RTP has no room for (RFC 2435)"), "jpegdec")
-        }
-        _ => (what, "h264parse ! avdec_h264"),
-    };
+    let coded = if codec == Codec::Mjpeg { "jpegdec" } else { "h264parse ! avdec_h264" };
     let remedy = match source {
         SourceKind::File => "drop --file-passthrough so that it is re-encoded".to_owned(),
         SourceKind::Stdin | SourceKind::Publish => stdin.to_owned(),
@@ -184,6 +184,17 @@ mod tests {
         assert_eq!(h265_sps_problem(&H265SpsInfo { max_num_reorder_pics: 2, ..sps }), Some(Problem::BFrames));
         let text = refusal(Codec::H265, Problem::BFrames, SourceKind::File);
         assert!(text.starts_with("the H.265 stream has B-frames"), "{text}");
+    }
+
+    #[test]
+    fn of_mjpeg_that_is_refused_which_rtp_has_no_room_for_and_no_damaged_picture() {
+        let usual: &[u8] = include_bytes!("../../../fuzz/corpus/jpeg/420.jpg");
+        assert_eq!(problem(Codec::Mjpeg, usual), None);
+        assert_eq!(problem(Codec::Mjpeg, &usual[..200]), None);
+        let grey = problem(Codec::Mjpeg, include_bytes!("../../../fuzz/corpus/jpeg/grey.jpg")).expect("a problem");
+        let text = refusal(Codec::Mjpeg, grey, SourceKind::Pipeline);
+        assert!(text.starts_with("the MJPEG stream is grey without colour, which RTP has no room for"), "{text}");
+        assert!(text.contains("format=I420 ! jpegenc, or end it"), "{text}");
     }
 
     #[test]
