@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn what_rtp_says_of_a_picture_is_read() {
         for (picture, kind, has_restarts) in
-            [(USUAL, 1, false), (WIDE, 0, false), (RESTARTS, 1, true), (WITHOUT_TABLES, 1, false)]
+            [(USUAL, 1, false), (WIDE, 0, false), (RESTARTS, 0, true), (WITHOUT_TABLES, 0, false)]
         {
             let jpeg = parse(picture).expect("a picture");
             assert_eq!((jpeg.kind, jpeg.restart_interval > 0), (kind, has_restarts));

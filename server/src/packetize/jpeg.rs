@@ -102,7 +102,7 @@ mod tests {
         let interval = jpeg::parse(RESTARTS).expect("a picture").restart_interval;
         let payloads = payloads(&longer(RESTARTS, 9)).expect("payloads");
         for payload in &payloads {
-            assert_eq!((payload[4], &payload[8..12]), (65, &[&interval.to_be_bytes()[..], &[255, 255]].concat()[..]));
+            assert_eq!((payload[4], &payload[8..12]), (64, &[&interval.to_be_bytes()[..], &[255, 255]].concat()[..]));
         }
         assert!(payloads.len() > 1 && payloads.iter().all(|payload| payload.len() <= MAX_PAYLOAD));
     }
