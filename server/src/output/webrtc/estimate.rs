@@ -35,9 +35,17 @@ const OUTAGE: Duration = Duration::from_millis(500);
 /// The least delay of so long is that of the link without a queue. Clocks drift by some milliseconds meanwhile.
 const BASE_SPAN: Duration = Duration::from_secs(30);
 const RTT_SPAN: Duration = Duration::from_secs(4);
-/// A delay that stays the same for so long, with no loss, is no queue: the path has become longer.
+/// A delay that stays the same for so long, with no loss, is no queue: the path has become longer. It is longer by what
+/// the queue would be, behind which a lower rate shows itself.
 const STEADY: Duration = Duration::from_secs(2);
 const STEADY_WITHIN: i64 = 8_000;
+/// Nor is one that is about the same, with no loss, after so much less was sent.
+const LESS: f64 = 0.75;
+const ABOUT: f64 = 0.25;
+const LESS_WITHIN: Duration = Duration::from_secs(10);
+/// For so long packets were sent of which the viewer, which is heard, tells nothing: they wait on the way, or are lost.
+const BLIND: Duration = Duration::from_secs(1);
+const BLIND_BACK_OFF: f64 = 0.5;
 /// An arrival that differs by so much from the one before: the receiver's clock has begun anew.
 const CLOCK_JUMP: i64 = 30_000_000;
 
@@ -48,6 +56,9 @@ const MIN: f64 = 50e3;
 const MIN_BY_LOSS: f64 = 400e3;
 /// Under what a congested link was seen to carry, so that its queue drains.
 const BACK_OFF: f64 = 0.85;
+/// The same where the queue is so long that the picture is of little use.
+const LONG: Duration = Duration::from_secs(1);
+const LONG_BACK_OFF: f64 = 0.5;
 /// No growth so soon after congestion.
 const HOLD: Duration = Duration::from_millis(500);
 /// Growth a second, near what the link carried at the last congestion, and elsewhere.
@@ -67,6 +78,12 @@ const LOSS_PACKETS: usize = 50;
 /// A second loss so soon after the rate was lowered, and hardly smaller, was not caused by the rate.
 const LOSS_MEMORY: Duration = Duration::from_secs(5);
 const HARDLY: f64 = 0.85;
+/// Nor was one so long after, at a rate that is lower by this, as of an antenna in the swell.
+const BURST_MEMORY: Duration = Duration::from_secs(60);
+const LOWER: f64 = 0.8;
+/// What a link loses whatever is sent, for viewers that tell nothing better: the least of so long, and no more than this.
+const OWN_LOSS_SPAN: Duration = Duration::from_secs(30);
+const MOST_OWN_LOSS: f64 = 0.05;
 /// Congestion again within this is the same one.
 const SAME_TROUBLE: Duration = Duration::from_secs(1);
 /// Until a lower rate shows in what is sent, microseconds.
@@ -90,10 +107,18 @@ pub struct Estimator {
     /// The standing queue, microseconds.
     queue: i64,
     steady: Option<(Instant, i64)>,
+    /// When a queue was met with a lower rate first.
+    lowered: Option<Lowered>,
+    /// The estimate before nothing was told for a while, until something is.
+    before_blind: Option<f64>,
     /// A queue that has to drain, since it was last asked for.
     drain: Option<Duration>,
     /// When the rate was lowered for losses, and these, if all of them were at one rate.
     lossy: Option<(Instant, Option<f64>)>,
+    /// The first loss of late that was met with a lower rate.
+    burst: Option<Burst>,
+    /// By receiver reports, in millionths.
+    own_loss: Least,
     /// Packets that departed before say nothing of the losses at the present rate.
     fresh_from: i64,
     inherent_loss: f64,
@@ -103,6 +128,22 @@ pub struct Estimator {
     probing: bool,
     /// When the last packet left of those that an outage took, until it was asked for.
     lost_until: Option<Instant>,
+}
+
+/// The queue, in microseconds, and the rate that was measured behind it, bit/s.
+#[derive(Clone, Copy, Debug)]
+struct Lowered {
+    at: Instant,
+    queue: i64,
+    served: f64,
+}
+
+/// The estimate at which packets were lost, and how many of them, once that is known.
+#[derive(Clone, Copy, Debug)]
+struct Burst {
+    at: Instant,
+    estimate: f64,
+    loss: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -129,8 +170,12 @@ impl Estimator {
             capacity: None,
             queue: 0,
             steady: None,
+            lowered: None,
+            before_blind: None,
             drain: None,
             lossy: None,
+            burst: None,
+            own_loss: Least::new(OWN_LOSS_SPAN),
             fresh_from: 0,
             inherent_loss: 0.0,
             trouble: None,
@@ -147,7 +192,8 @@ impl Estimator {
     /// Has it say this from now on, as its session's part of what all that share the link were seen to get.
     pub fn set_share(&mut self, share: f64) {
         if share != self.estimate {
-            self.capacity = self.capacity.map(|carried| carried * share / self.estimate);
+            let scaled = |rate: f64| rate * share / self.estimate;
+            (self.capacity, self.before_blind) = (self.capacity.map(scaled), self.before_blind.map(scaled));
             self.estimate = share;
         }
     }
@@ -208,9 +254,23 @@ impl Estimator {
 
     /// A receiver report (RFC 3550 section 6.4.2), of which the share of lost packets is used where the receiver tells
     /// nothing better.
-    pub fn on_receiver_report(&mut self, loss: f64) {
+    pub fn on_receiver_report(&mut self, now: Instant, loss: f64) {
         if self.last_report.is_none() {
+            self.own_loss.add(now, (loss * 1e6) as i64);
+            let own = self.own_loss.former.and(self.own_loss.get()).map_or(0.0, |least| least as f64 / 1e6);
+            let loss = loss - own.min(MOST_OWN_LOSS);
             self.estimate = rate_control::by_loss(self.estimate, loss, self.max).max(MIN_BY_LOSS).min(self.max);
+        }
+    }
+
+    /// The viewer was heard, and has told nothing of what was sent to it for so long. Where no queue is found afterwards,
+    /// it was lost, and the estimate is as before.
+    pub fn on_silence(&mut self, now: Instant, unreported: Duration) {
+        let is_blind = self.last_report.is_some_and(|at| now.saturating_duration_since(at) > BLIND);
+        if is_blind && unreported > BLIND && self.before_blind.is_none() {
+            self.before_blind = Some(self.estimate);
+            self.estimate = (self.estimate * BLIND_BACK_OFF).max(MIN).min(self.estimate);
+            self.drain = Some(unreported);
         }
     }
 
@@ -241,6 +301,9 @@ impl Estimator {
         self.probe();
         let Some(standing) = self.standing() else { return };
         self.queue = standing.saturating_sub(self.base.get().unwrap_or(standing)).max(0);
+        if let Some(before) = self.before_blind.take().filter(|_| self.queue <= QUEUE_LIMIT.as_micros() as i64) {
+            self.estimate = self.estimate.max(before).min(self.max);
+        }
         let second = self.second();
         let (loss, received) = second.unwrap_or_default();
         if self.queue > QUEUE_LIMIT.as_micros() as i64 {
@@ -254,6 +317,9 @@ impl Estimator {
                 self.inherent_loss = self.inherent_loss.min(loss);
             }
             let held = self.last_down.is_some_and(|at| now.saturating_duration_since(at) < HOLD);
+            if self.queue < SHORT {
+                self.lowered = None;
+            }
             if !held && self.queue < SHORT {
                 self.grow(since.unwrap_or_default().min(UNSEEN));
             }
@@ -356,38 +422,70 @@ impl Estimator {
     }
 
     fn congested(&mut self, now: Instant, standing: i64, loss: f64) {
+        let has_lost = loss > self.inherent_loss + 0.02;
         let (since, was) = *self.steady.get_or_insert((now, self.queue));
-        if was.abs_diff(self.queue) > STEADY_WITHIN.unsigned_abs() || loss > self.inherent_loss + 0.02 {
+        if was.abs_diff(self.queue) > STEADY_WITHIN.unsigned_abs() || has_lost {
             self.steady = Some((now, self.queue));
-        } else if now.saturating_duration_since(since) > STEADY {
-            self.base = Least::new(BASE_SPAN);
-            self.base.add(now, standing);
-            self.steady = None;
-            return;
+        } else if now.saturating_duration_since(since) > STEADY + self.queue() {
+            return self.rebase(now, standing);
         }
         // Each report would say the same until what was done about it arrives, behind the queue that was there.
         let waits = (self.rtt().unwrap_or_default() + self.queue_at_down).min(HOLD) + Duration::from_millis(100);
         if self.last_down.is_some_and(|at| now.saturating_duration_since(at) < waits) {
             return;
         }
-        if let Some(served) = self.served() {
-            self.down(now, served, BACK_OFF);
-            self.drain = Some(self.queue());
+        let Some(served) = self.served() else { return };
+        // A queue would have drained, and is served at the rate of the link, whatever is sent.
+        let is_about = |lowered: &Lowered| (self.queue - lowered.queue).abs() as f64 <= lowered.queue as f64 * ABOUT;
+        let is_recent = |lowered: &Lowered| now.saturating_duration_since(lowered.at) < LESS_WITHIN;
+        let lowered = self.lowered.filter(|lowered| !has_lost && is_recent(lowered) && is_about(lowered));
+        if lowered.is_some_and(|lowered| served < lowered.served * LESS) {
+            self.capacity = None;
+            return self.rebase(now, standing);
         }
+        self.lowered = lowered.or(Some(Lowered { at: now, queue: self.queue, served }));
+        self.down(now, served, if self.queue() > LONG { LONG_BACK_OFF } else { BACK_OFF });
+        self.drain = Some(self.queue());
+    }
+
+    /// The path is longer than before.
+    fn rebase(&mut self, now: Instant, standing: i64) {
+        self.base = Least::new(BASE_SPAN);
+        self.base.add(now, standing);
+        (self.steady, self.lowered) = (None, None);
     }
 
     /// A link with a short queue, or one that loses much whatever is sent.
     fn lossy(&mut self, now: Instant, loss: f64, received: f64) {
-        let before = self.lossy.filter(|(at, _)| now.saturating_duration_since(*at) < LOSS_MEMORY);
+        let newest = self.recent.back().map_or(0, |sample| sample.departure);
+        // Else some packets are from before the link became worse.
+        let is_clean = newest - self.fresh_from < HISTORY;
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let burst = self.burst.filter(|burst| {
+            since(burst.at) < if burst.loss.is_some() { BURST_MEMORY } else { LOSS_MEMORY }
+        });
+        if let Some(Burst { estimate, loss: Some(before), .. }) = burst
+            && self.estimate < estimate * LOWER
+            && loss > before * HARDLY
+        {
+            self.burst = burst.map(|burst| Burst { at: now, ..burst });
+            (self.inherent_loss, self.capacity) = (loss, None);
+            return;
+        }
+        self.burst = match burst {
+            None => Some(Burst { at: now, estimate: self.estimate, loss: None }),
+            Some(Burst { loss: None, .. }) if is_clean => burst.map(|burst| Burst { loss: Some(loss), ..burst }),
+            known => known,
+        };
+        let before = self.lossy.filter(|(at, _)| since(*at) < LOSS_MEMORY);
         if before.is_some_and(|(_, before)| before.is_some_and(|before| loss > before * HARDLY)) {
             self.inherent_loss = loss;
         } else {
             self.note_trouble(now);
             self.down(now, received, 0.95);
         }
-        // The first time, some packets are from before the link became worse.
         self.lossy = Some((now, before.map(|_| loss)));
-        self.fresh_from = self.recent.back().map_or(0, |sample| sample.departure) + REACTION;
+        self.fresh_from = newest + REACTION;
     }
 
     fn note_trouble(&mut self, now: Instant) {

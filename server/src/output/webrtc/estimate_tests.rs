@@ -1,16 +1,24 @@
 //! Scripted links: what a receiver would report of them.
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rtc::interceptor::Acknowledgement;
+use rtc::rtcp::transport_feedbacks::cc_feedback_report::Ecn;
+
 use super::*;
+use crate::output::webrtc::history::History;
 
 const FRAME_US: i64 = 33_333;
 const PACKET: usize = 1_200;
-/// The receiver's clock began at another time.
-const OFFSET: i64 = 5_000_000;
 
 /// A link with one queue, and a sender that sends what it may, up to what its encoder makes.
 struct Path {
     start: Instant,
     now: i64,
+    /// The next frame and the next report.
+    next: (i64, i64),
+    /// The receiver's clock is ahead by so much.
+    clock: i64,
     estimator: Estimator,
     /// Bit/s; none: no limit.
     rate: Option<f64>,
@@ -22,13 +30,22 @@ struct Path {
     lose_reports: Option<(u64, u64)>,
     reports: u64,
     down: bool,
+    /// The viewer is heard, although nothing may arrive there.
+    heard: bool,
     encoder: f64,
     /// The encoder does what the estimate says.
     follows: bool,
+    /// It rests while a queue drains, as `RateControl` has it.
+    rests_until: i64,
     free: i64,
     sent: u64,
-    waiting: Vec<(i64, Report)>,
+    /// When they arrive, and their numbers; none: they are lost.
+    waiting: Vec<(i64, u16, bool)>,
+    history: History,
     longest_queue: i64,
+    /// Delays differ by so much, one way or the other.
+    jitter: i64,
+    random: StdRng,
 }
 
 impl Path {
@@ -36,6 +53,8 @@ impl Path {
         Self {
             start: Instant::now(),
             now: 0,
+            next: (0, 50_000),
+            clock: 5_000_000,
             estimator: Estimator::new(encoder * 1.25),
             rate: None,
             queue_limit: 500_000,
@@ -44,12 +63,17 @@ impl Path {
             lose_reports: None,
             reports: 0,
             down: false,
+            heard: true,
             encoder,
             follows: true,
+            rests_until: 0,
             free: 0,
             sent: 0,
             waiting: Vec::new(),
+            history: History::default(),
             longest_queue: 0,
+            jitter: 0,
+            random: StdRng::seed_from_u64(7),
         }
     }
 
@@ -60,20 +84,26 @@ impl Path {
     /// Frames and reports for so long.
     fn run(&mut self, seconds: f64) {
         let end = self.now + (seconds * 1e6) as i64;
-        let (mut frame, mut report) = (self.now, self.now + 50_000);
         while self.now < end {
-            self.now = frame.min(report);
-            if frame == self.now {
+            let (frame, report) = self.next;
+            self.now = self.now.max(frame.min(report));
+            if frame < report {
                 self.frame();
-                frame += FRAME_US;
+                self.next.0 = self.now + FRAME_US;
             } else {
                 self.report();
-                report += 50_000;
+                self.next.1 = self.now + 50_000;
             }
         }
     }
 
     fn frame(&mut self) {
+        if self.follows && self.estimator.take_drain().is_some() && self.now > self.rests_until + 1_000_000 {
+            self.rests_until = self.now + 400_000;
+        }
+        if self.now < self.rests_until {
+            return;
+        }
         let rate = if self.follows { self.encoder.min(self.estimator.estimate() * 0.95) } else { self.encoder };
         // Frames differ in size.
         let bytes = rate / 8.0 * FRAME_US as f64 / 1e6 * if self.sent.is_multiple_of(3) { 1.2 } else { 0.9 };
@@ -81,6 +111,7 @@ impl Path {
     }
 
     fn send(&mut self, packets: u64) {
+        let jitter = self.random.random_range(-self.jitter..=self.jitter);
         for _ in 0..packets {
             self.sent += 1;
             let start = self.now.max(self.free);
@@ -91,33 +122,29 @@ impl Path {
                 self.free = start + (PACKET as f64 * 8.0 / rate * 1e6) as i64;
                 self.longest_queue = self.longest_queue.max(self.free - self.now);
             }
-            let arrival = self.now.max(self.free) + self.delay;
-            let report = Report {
-                size: PACKET,
-                arrived: !lost,
-                departure: self.at(self.now),
-                arrival: (!lost).then(|| micros(arrival + OFFSET)),
-            };
-            self.waiting.push((arrival, report));
+            let arrival = self.now.max(self.free) + self.delay + jitter;
+            self.waiting.push((arrival, self.history.next(), !lost));
+            self.history.add(self.at(self.now), PACKET);
         }
     }
 
     /// Up to the last packet that has arrived.
     fn report(&mut self) {
-        let now = self.now;
-        let Some(last) = self.waiting.iter().rposition(|(at, report)| report.arrived && *at + self.delay <= now) else {
-            return;
-        };
-        self.reports += 1;
-        if self.lose_reports.is_some_and(|(each, few)| self.reports % each < few) {
+        let now = self.at(self.now);
+        let back = self.now - self.delay;
+        if let Some(last) = self.waiting.iter().rposition(|(at, _, arrived)| *arrived && *at <= back) {
+            self.reports += 1;
             // The next tells nothing of them, so that they are taken for lost.
-            for (_, report) in &mut self.waiting[..=last] {
-                (report.arrived, report.arrival) = (false, None);
+            let is_lost = self.lose_reports.is_some_and(|(each, few)| self.reports % each < few);
+            for (at, number, _) in self.waiting.drain(..=last).filter(|(.., arrived)| *arrived && !is_lost) {
+                let arrival = Some(micros(at + self.clock));
+                self.history.acknowledge(now, Acknowledgement::received(number, arrival, Ecn::NotEct));
             }
-            return;
+            self.estimator.on_reports(now, &self.history.take());
         }
-        let reports: Vec<_> = self.waiting.drain(..=last).map(|(_, report)| report).collect();
-        self.estimator.on_reports(self.at(now), &reports);
+        if self.heard {
+            self.estimator.on_silence(now, self.history.unreported());
+        }
     }
 
     fn mbps(&self) -> f64 {
@@ -247,16 +274,49 @@ fn an_encoder_that_makes_less_neither_lowers_nor_freezes_the_estimate() {
 fn an_outage_is_no_congestion() {
     let mut path = Path::new(4e6);
     path.run(5.0);
-    path.down = true;
+    (path.down, path.heard) = (true, false);
     path.run(2.0);
     assert_eq!(path.estimator.take_outage(), None, "it may last");
-    path.down = false;
+    (path.down, path.heard) = (false, true);
     let over = path.at(path.now);
     path.run(1.0);
     assert!(path.mbps() > 4.9, "{}", path.mbps());
     let lost_until = path.estimator.take_outage().expect("an outage");
     assert!(lost_until <= over && lost_until + Duration::from_millis(50) > over, "{:?}", over - lost_until);
     assert_eq!(path.estimator.take_outage(), None, "it is said once");
+}
+
+#[test]
+fn what_is_lost_while_the_viewer_is_heard_counts_as_a_queue_until_none_is_found() {
+    let mut path = Path::new(4e6);
+    path.run(5.0);
+    path.down = true;
+    path.run(0.9);
+    assert!(path.mbps() > 4.9, "{}", path.mbps());
+    path.run(1.1);
+    assert!((2.4..2.6).contains(&path.mbps()), "half, and once: {}", path.mbps());
+    path.down = false;
+    path.run(1.0);
+    assert!(path.mbps() > 4.9, "{}", path.mbps());
+}
+
+/// As of a tether that holds packets while it is down.
+#[test]
+fn a_queue_of_seconds_is_seen_and_drained() {
+    for (encoder, rate, heard) in
+        [(4e6, 2e6, true), (4e6, 4e6, true), (4e6, 2e6, false), (4e6, 4e6, false), (2e6, 2e6, false)]
+    {
+        let mut path = Path::new(encoder);
+        path.run(5.0);
+        path.heard = heard;
+        (path.rate, path.queue_limit) = (Some(rate), i64::MAX);
+        path.free = path.now + 2_500_000;
+        path.run(if heard { 8.0 } else { 13.0 });
+        let queue = path.free - path.now;
+        assert!(queue < 100_000, "{queue} us at {rate} bit/s, {heard}, {} Mbit/s", path.mbps());
+        path.run(15.0);
+        assert!(path.mbps() > rate / 1e6 * 0.7, "{} of {rate}", path.mbps());
+    }
 }
 
 #[test]
@@ -285,17 +345,68 @@ fn a_longer_path_is_no_congestion_for_long() {
 }
 
 #[test]
+fn a_longer_path_with_jitter_costs_a_part_of_the_rate_for_some_seconds() {
+    for (delay, jitter) in [(52_000, 15_000), (102_000, 0), (102_000, 15_000), (252_000, 15_000)] {
+        let mut path = Path::new(4e6);
+        path.jitter = jitter;
+        path.delay = jitter;
+        path.run(5.0);
+        path.delay += delay;
+        let mut least = f64::INFINITY;
+        for _ in 0..100 {
+            path.run(0.1);
+            least = least.min(path.mbps());
+        }
+        assert!(least > 1.5 && path.mbps() > 4.0, "{delay} \u{b1} {jitter}: {least}, then {}", path.mbps());
+    }
+}
+
+/// As of an antenna in the swell.
+#[test]
+fn bursts_of_loss_that_come_again_and_again_do_not_hold_the_rate_down() {
+    for (encoder, burst, lose_each) in [(4e6, 1.0, 2), (4e6, 1.5, 2), (4e6, 1.5, 3), (8e6, 1.0, 3)] {
+        let mut path = Path::new(encoder);
+        let mut quiet = 0.0;
+        for round in 0..200 {
+            path.lose_each = None;
+            path.run(0.6);
+            quiet += if round < 100 { 0.0 } else { path.mbps().min(encoder / 1e6) };
+            if round % 10 == 9 {
+                path.lose_each = Some(lose_each);
+                path.run(burst);
+            }
+        }
+        let mean = quiet / 100.0 / (encoder / 1e6);
+        assert!(mean > 0.85, "one of {lose_each} for {burst} s: {mean} of {encoder} bit/s");
+    }
+}
+
+#[test]
+fn a_link_that_is_policed_and_then_carries_less_is_not_taken_for_one_in_the_swell() {
+    let mut path = Path::new(4e6);
+    (path.rate, path.queue_limit) = (Some(2e6), 20_000);
+    let (mut sum, mut most) = (0.0, 0.0_f64);
+    for at in 0..1_000 {
+        path.run(0.1);
+        if at >= 50 {
+            sum += path.mbps();
+            most = most.max(path.mbps());
+        }
+    }
+    let mean = sum / 950.0;
+    assert!((1.4..2.3).contains(&mean) && most < 2.8, "{mean}, up to {most}");
+    path.rate = Some(1e6);
+    path.run(10.0);
+    assert!(path.mbps() < 1.4, "{}", path.mbps());
+}
+
+#[test]
 fn a_clock_that_begins_anew_is_no_congestion() {
     let mut path = Path::new(4e6);
     path.run(5.0);
     let epoch = path.estimator.estimate();
-    path.delay += 100_000_000;
-    // The reports come as before.
-    let delay = std::mem::replace(&mut path.delay, 2_000);
+    path.clock += 100_000_000;
     path.frame();
-    for (_, report) in &mut path.waiting {
-        report.arrival = report.arrival.map(|at| at + micros(delay));
-    }
     path.now += 50_000;
     path.report();
     assert_eq!(path.estimator.estimate(), epoch);
@@ -314,25 +425,47 @@ fn a_sender_that_cannot_follow_gets_a_steady_answer() {
 #[test]
 fn without_transport_wide_feedback_the_losses_decide() {
     let mut estimator = Estimator::new(5e6);
-    estimator.on_receiver_report(0.1);
+    let now = Instant::now();
+    estimator.on_receiver_report(now, 0.1);
     assert!((estimator.estimate() - 4e6).abs() < 1.0);
     for _ in 0..20 {
-        estimator.on_receiver_report(0.0);
+        estimator.on_receiver_report(now, 0.0);
     }
     assert!((estimator.estimate() - 5e6).abs() < 1.0);
     let mut path = Path::new(4e6);
     path.run(1.0);
-    path.estimator.on_receiver_report(0.5);
+    path.estimator.on_receiver_report(now, 0.5);
     assert!(!path.estimator.is_limited(), "whoever tells more is judged by that");
 }
 
 #[test]
 fn a_receiver_that_tells_only_losses_is_never_said_to_get_nothing() {
     let mut estimator = Estimator::new(5e6);
-    (0..300).for_each(|_| estimator.on_receiver_report(0.06));
+    let start = Instant::now();
+    let mut seconds = 0..;
+    let mut at = || start + Duration::from_secs(seconds.next().unwrap_or_default());
+    (0..10).for_each(|_| estimator.on_receiver_report(at(), 0.0));
+    (0..300).for_each(|_| estimator.on_receiver_report(at(), 0.11));
     assert!(estimator.estimate() > 300e3, "the floor of the encoder passes: {}", estimator.estimate());
-    (0..25).for_each(|_| estimator.on_receiver_report(0.0));
+    (0..25).for_each(|_| estimator.on_receiver_report(at(), 0.0));
     assert!(!estimator.is_limited(), "{}", estimator.estimate());
+}
+
+#[test]
+fn what_a_link_loses_anyway_does_not_keep_down_a_viewer_that_tells_only_losses() {
+    let mut estimator = Estimator::new(5e6);
+    let start = Instant::now();
+    let report = |estimator: &mut Estimator, second, loss| {
+        estimator.on_receiver_report(start + Duration::from_secs(second), loss);
+    };
+    (0..40).for_each(|second| report(&mut estimator, second, 0.04));
+    (40..44).for_each(|second| report(&mut estimator, second, 0.3));
+    assert!(estimator.estimate() < 2.5e6, "{}", estimator.estimate());
+    (44..64).for_each(|second| report(&mut estimator, second, 0.04));
+    assert!(!estimator.is_limited(), "{}", estimator.estimate());
+    // Losses that the rate causes do not become the link's own.
+    (64..400).for_each(|second| report(&mut estimator, second, 0.12));
+    assert!(estimator.estimate() < 0.5e6, "{}", estimator.estimate());
 }
 
 /// What a spectator gets whose link was bad for a moment: the keyframes that its budget allows.

@@ -173,6 +173,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
             if !reports.is_empty() {
                 shared.estimator.on_reports(now, &reports);
             }
+            shared.estimator.on_silence(now, self.history.unreported());
             let (rtt, rate) = (shared.estimator.rtt(), shared.estimator.estimate());
             drop(shared);
             for packet in packets.iter_mut() {
@@ -469,6 +470,25 @@ mod tests {
         let report: Box<dyn rtcp::Packet> = Box::new(report(SymbolTypeTcc::PacketReceivedSmallDelta, 1));
         let message = AttributedPacket::new(Packet::Rtcp(vec![report]));
         tap.handle_read(TaggedPacket { now, transport: Default::default(), message }).unwrap();
+    }
+
+    #[test]
+    fn a_viewer_that_speaks_and_tells_of_nothing_that_is_sent_has_a_queue() {
+        let (feedback, start) = (Feedback::new(Estimator::new(4e6)), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut tap = feedback.tap();
+        tells(&mut tap, at(0));
+        let mut estimate = |ms: u64, sends: bool| {
+            if sends {
+                tap.history.add(at(ms), 1_000);
+            }
+            tap.handle_read(nack(at(ms), 9)).unwrap();
+            feedback.with(|estimator| (estimator.estimate(), estimator.take_drain().is_some()))
+        };
+        assert_eq!(estimate(5_000, true), (4e6, false), "nothing was sent");
+        assert_eq!(estimate(5_900, true), (4e6, false));
+        assert_eq!(estimate(6_100, true), (2e6, true));
+        assert_eq!(estimate(7_000, true), (2e6, false), "once");
     }
 
     #[test]

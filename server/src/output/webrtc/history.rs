@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rtc::interceptor::Acknowledgement;
 
-/// What was sent longer ago and not spoken of is forgotten: several round trips of any link that is of use.
-const SPAN: Duration = Duration::from_secs(2);
+/// What was sent longer ago and not spoken of is forgotten: a queue that is longer than this is not seen.
+const SPAN: Duration = Duration::from_secs(10);
 /// The same in packets, for any bit rate: half of what can be told from each other by 16 bits.
 pub const MAX_PACKETS: usize = 1 << 15;
 
@@ -58,6 +58,12 @@ impl History {
             (packet.arrived, packet.arrival) = (true, arrival);
             self.known = self.known.max(index + 1);
         }
+    }
+
+    /// For how long packets were sent after the last one that is known to have arrived.
+    pub fn unreported(&self) -> Duration {
+        let (first, last) = (self.packets.front(), self.packets.back());
+        first.zip(last).map_or(Duration::ZERO, |(first, last)| last.departure.saturating_duration_since(first.departure))
     }
 
     /// Keeps so many at most, and none that is old.
@@ -156,6 +162,16 @@ mod tests {
         history.acknowledge(start, arrived(0, 1));
         history.add(start + 2 * SPAN, 1);
         assert_eq!(history.take(), []);
+    }
+
+    #[test]
+    fn what_has_waited_in_a_queue_for_seconds_is_reported() {
+        let (mut history, start) = (History::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        (0..100).for_each(|i| history.add(at(i * 33), 1000));
+        assert_eq!(history.unreported(), Duration::from_millis(99 * 33));
+        history.acknowledge(at(3_300), arrived(20, 1));
+        assert_eq!((history.take().len(), history.unreported()), (21, Duration::from_millis(78 * 33)));
     }
 
     #[test]

@@ -474,7 +474,7 @@ impl Session {
                 let loss = f64::from(block.fraction_lost) / 256.0;
                 self.loss = Some(loss);
                 self.jitter = Some(f64::from(block.jitter) * 1000.0 / f64::from(crate::packetize::CLOCK_RATE));
-                self.feedback.with(|estimator| estimator.on_receiver_report(loss));
+                self.feedback.with(|estimator| estimator.on_receiver_report(now, loss));
             }
         }
         false
