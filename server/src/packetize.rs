@@ -61,6 +61,13 @@ impl From<&Frame> for Anchor {
 }
 
 impl Anchor {
+    /// By how much the distance between its clocks is another than that of one before.
+    pub fn moved(&self, before: &Self) -> Duration {
+        let ticks = i64::from(self.timestamp.wrapping_sub(before.timestamp) as i32);
+        let captured = self.captured.micros() as i64 - before.captured.micros() as i64;
+        Duration::from_micros((ticks * 1_000_000 / i64::from(CLOCK_RATE)).abs_diff(captured))
+    }
+
     /// The capture itself, for a viewer whose timestamps are higher by `offset`.
     pub fn picture(&self, offset: u32) -> PictureTime {
         let rtp_timestamp = self.timestamp.wrapping_add(offset);

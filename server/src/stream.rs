@@ -143,7 +143,7 @@ impl Stream {
 
     /// Takes one encoded picture from the pipeline and hands it to every output. Never blocks.
     pub fn publish(&self, unit: AccessUnit, now: Instant) {
-        let frame = Arc::new(self.frame(unit, now));
+        let frame = Arc::new(self.frame(unit));
         self.status.passed(self.codec, &frame, now);
         // Who asks for one from here on wants the next one.
         if frame.keyframe {
@@ -158,7 +158,7 @@ impl Stream {
         }
     }
 
-    fn frame(&self, unit: AccessUnit, now: Instant) -> Frame {
+    fn frame(&self, unit: AccessUnit) -> Frame {
         let data = match self.codec {
             Codec::H264 => codec::rewrite_access_unit(unit.data),
             // Its SPS says by itself that nothing is reordered: the field is not optional (ITU-T H.265 7.3.2.2.1).
@@ -172,7 +172,7 @@ impl Stream {
         if unit.keyframe {
             unit.data = codec::with_parameter_sets(unit.data, &rewriting.parameter_sets);
         }
-        let pts = rewriting.timeline.map(unit.pts, now);
+        let pts = rewriting.timeline.map(unit.pts, unit.captured_at);
         let latency = rewriting.latency;
         drop(rewriting);
         Frame { latency, ..packetize(self.codec, &unit, pts, self.clock.at(unit.captured_at)) }
@@ -315,6 +315,24 @@ mod tests {
         stream.publish(unit(true, 132), later);
         assert_eq!(stream.status().health(), (StreamState::Running, None));
         assert_eq!(stream.status().keyless(later).map(|keyless| keyless.lasted), Some(Duration::ZERO));
+    }
+
+    /// As a substitute at 10 ms, and then a camera at 800.
+    #[test]
+    fn timestamps_and_capture_differ_by_the_same_whatever_the_age_of_a_pipelines_first_picture() {
+        let (stream, _requests) = Stream::new("cam1", "stream1", Codec::H264, CaptureClock::start());
+        let (queue, begun) = (stream.add_output(|_| {}), stream.clock().started());
+        let differences: Vec<_> = [(1_000, 10), (5_000, 800), (9_000, 40)]
+            .into_iter()
+            .map(|(now, age)| {
+                stream.pipeline_starting("camera", CaptureTime::Source, None);
+                let ms = |ms| begun + Duration::from_millis(ms);
+                stream.publish(AccessUnit { captured_at: ms(now - age), ..unit(true, 33) }, ms(now));
+                let frame = queue.take().expect("a picture");
+                frame.captured_at.saturating_duration_since(begun).as_millis() as i64 - i64::from(frame.timestamp / 90)
+            })
+            .collect();
+        assert_eq!(differences, [0, 0, 0]);
     }
 
     #[test]

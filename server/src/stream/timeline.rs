@@ -1,4 +1,5 @@
-//! One time for pictures over all restarts of the pipeline.
+//! One time for pictures over all restarts of the pipeline: that of capture, as far as it is known at the first picture
+//! of each. So what is known of one pipeline's times holds for the next: receivers tell by it how old a picture is.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,9 @@ impl Timeline {
         self.offset = None;
     }
 
-    pub fn map(&mut self, pts: Duration, now: Instant) -> Duration {
+    pub fn map(&mut self, pts: Duration, captured_at: Instant) -> Duration {
         let offset = *self.offset.get_or_insert_with(|| {
-            let elapsed = now.saturating_duration_since(self.epoch);
+            let elapsed = captured_at.saturating_duration_since(self.epoch);
             elapsed.as_nanos() as i128 - pts.as_nanos() as i128
         });
         let mapped = Duration::from_nanos((pts.as_nanos() as i128 + offset).max(0) as u64);
@@ -47,6 +48,17 @@ mod tests {
         timeline.restart();
         assert_eq!(timeline.map(ms(2), at(3_000)), ms(3_000));
         assert_eq!(timeline.map(ms(35), at(3_050)), ms(3_033));
+    }
+
+    #[test]
+    fn what_another_pipeline_captured_before_ends_up_at_its_own_time() {
+        let start = Instant::now();
+        let mut timeline = Timeline::new(start);
+        let at = |ms| start + Duration::from_millis(ms);
+        let ms = Duration::from_millis;
+        assert_eq!(timeline.map(ms(500), at(1_000)), ms(1_000));
+        timeline.restart();
+        assert_eq!([0, 33, 66].map(|pts| timeline.map(ms(pts), at(950 + pts))), [ms(1_001), ms(1_002), ms(1_016)]);
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::stream::{OutputQueue, Stream};
 /// One source on a LAN may report so often (RFC 3550 section 6.2 counts in shares of the bandwidth: this is 100 bytes).
 /// Receivers that come later know the clock this soon.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// At once where the time of capture is another by so much than what the last report says.
+const MOVED: Duration = Duration::from_millis(5);
 
 /// Repair packets of a keyframe, at least, in percent: without any, what is lost of it is seen until the keyframe after
 /// it, and for a keyframe of 40 packets that is every third at 1 % loss. With these it is one in some thousands. They
@@ -37,6 +39,8 @@ pub(super) struct Sender {
     session: Session,
     /// Of the newest frame; `None` before the first, and then nothing is reported.
     anchor: Option<Anchor>,
+    /// By the last report.
+    reported: Option<Anchor>,
     report_at: Instant,
     fec: Encoder,
     /// Of all frames; None: of keyframes alone.
@@ -69,6 +73,7 @@ impl Sender {
             shared,
             session,
             anchor: None,
+            reported: None,
             report_at: Instant::now(),
             fec: Encoder::new(KEYFRAME_PERCENT, rand::random(), rand::random()),
             fec_percent: config.fec_percent,
@@ -119,6 +124,10 @@ impl Sender {
             self.stream.demand().request_keyframe();
         }
         let anchor = Anchor::from(frame);
+        if self.reported.is_some_and(|before| anchor.moved(&before) > MOVED) {
+            (self.anchor, self.report_at) = (Some(anchor), start);
+            self.report(start);
+        }
         let packets = frame.payloads.len();
         if packets == 0 && self.stream.codec() == Codec::Mjpeg && !std::mem::replace(&mut self.has_told, true) {
             let problem = jpeg::payloads(&frame.unit).err().map_or("", |problem| problem.0);
@@ -158,6 +167,7 @@ impl Sender {
         let Some(anchor) = self.anchor else { return };
         if now >= self.report_at {
             self.report_at = now + REPORT_EVERY;
+            self.reported = Some(anchor);
             let report = self.session.report(anchor, now);
             self.links.send(Port::Rtcp, &report);
         }

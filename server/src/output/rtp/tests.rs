@@ -132,6 +132,26 @@ fn packets_come_in_order_and_reports_tell_when_a_picture_was_captured() {
 }
 
 #[test]
+fn another_distance_of_time_and_capture_is_reported_before_the_first_picture_that_has_it() {
+    let receiving = Receiving::new();
+    let (stream, _requests, _output) = start(receiving.config(&[LOOPBACK]), &[]);
+    let first = stream.clock().started() + Duration::from_secs(1);
+    let publish = |pts, captured_at| stream.publish(AccessUnit { captured_at, ..unit(false, pts, 100) }, captured_at);
+    publish(0, first);
+    receive(&receiving.rtp);
+    // Its capture, by the time of the first one, is 400 ms off.
+    publish(500, first + Duration::from_millis(100));
+    receive(&receiving.rtp);
+    let distance = |report: &[u8]| {
+        let ntp = f64::from(word(report, 8)) + f64::from(word(report, 12)) / 2f64.powi(32);
+        f64::from(word(report, 16)) / 90_000.0 - ntp
+    };
+    let before = distance(&receive(&receiving.rtcp));
+    let moved = std::iter::repeat_with(|| receive(&receiving.rtcp)).find(|report| distance(report) - before > 0.3);
+    assert_eq!(moved.map(|report| word(&report, 20)), Some(1), "one packet was sent before");
+}
+
+#[test]
 fn a_keyframe_has_repair_packets_although_none_are_asked_for() {
     let receiving = Receiving::new();
     let (stream, _requests, _output) = start(receiving.config(&[LOOPBACK]), &[]);
