@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::beat::{BeatWatch, Change};
+use crate::beat::{Beat, BeatWatch, Change};
 use crate::cli::{Cli, Task};
 use crate::decode::DecodeError;
 use crate::discovery::{self, Found};
@@ -32,6 +32,8 @@ use crate::target::{SessionConfig, SessionError};
 const EXIT_NOTHING_FOUND: u8 = 3;
 
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// For the figures, which the window's thread may hold while it hangs.
+const SCREEN_LIMIT: Duration = Duration::from_millis(500);
 /// For telling the server goodbye at the end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 /// For the last lines of the log at the end.
@@ -172,14 +174,17 @@ fn view(
     let ends = (started, stop.clone());
     let mut feeds = Feeds::start(runtime.handle().clone(), config, cli.grid, Arc::clone(&recording), ends)?;
     feeds.align(cli.alignment());
+    let screen = feeds.screen();
+    let beat = Arc::clone(lock(&screen).beat());
     let reporter = Reporter {
-        screen: feeds.screen(),
+        screen,
+        beat: Arc::clone(&beat),
+        newest: Report::default(),
         file: cli.stats_json.clone(),
         print: cli.headless.then(Lines::stdout),
         failure: None,
         watch: BeatWatch::default(),
     };
-    let beat = Arc::clone(lock(&reporter.screen).beat());
     // Whatever becomes of the figures, the picture goes on.
     let last = CancellationToken::new();
     let reporting = runtime.spawn(reporter.run(last.clone()));
@@ -221,6 +226,9 @@ fn window(cli: &Cli, feeds: &mut Feeds, stop: &CancellationToken) -> Result<()> 
 /// Writes the figures each second, and at the end.
 struct Reporter {
     screen: Arc<Mutex<OnScreen>>,
+    beat: Arc<Beat>,
+    /// What was reported last.
+    newest: Report,
     file: Option<PathBuf>,
     print: Option<Lines>,
     /// Why the file could not be written the last time.
@@ -253,8 +261,7 @@ impl Reporter {
 
     fn report(&mut self) {
         let now = Instant::now();
-        let beats = lock(&self.screen).beat().count();
-        match self.watch.look(beats, now) {
+        match self.watch.look(self.beat.count(), now) {
             Some(Change::Hangs) => tracing::error!(
                 "the window's thread hangs, as in the graphics driver: what is on the screen is old; if that lasts, start \
                  rov-client again, with another --display"
@@ -262,7 +269,10 @@ impl Reporter {
             Some(Change::GoesOn(lasted)) => tracing::warn!("the window goes on, after {:.1} s", lasted.as_secs_f64()),
             None => {}
         }
-        let mut report = lock(&self.screen).report(now);
+        if let Some(screen) = lock_within(&self.screen, SCREEN_LIMIT) {
+            self.newest = screen.report(now);
+        }
+        let mut report = self.newest.clone();
         if let Some(hangs) = self.watch.hangs() {
             (report.state, report.window_hangs_s) = ("hangs".to_owned(), Some(hangs.as_secs_f64()));
         }
@@ -282,6 +292,19 @@ impl Reporter {
         if let Some(lines) = &mut self.print {
             // It never fails.
             let _ = writeln!(lines, "{}", line(&report));
+        }
+    }
+}
+
+/// The lock, where it is free within this time.
+fn lock_within<T>(mutex: &Mutex<T>, limit: Duration) -> Option<MutexGuard<'_, T>> {
+    let end = Instant::now() + limit;
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if Instant::now() >= end => return None,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
         }
     }
 }
@@ -380,6 +403,8 @@ fn init_log(cli: &Cli) -> Log {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     #[cfg(unix)]
@@ -391,6 +416,39 @@ mod tests {
         set(libc::SIG_IGN);
         assert!(is_ignored(libc::SIGUSR2));
         set(libc::SIG_DFL);
+    }
+
+    #[test]
+    fn a_window_that_hangs_with_the_figures_in_its_hands_is_told() {
+        gstreamer::init().expect("GStreamer");
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("stats.json");
+        let runtime = Runtime::new().expect("a runtime");
+        let config = Cli::parse_from(["rov-client", "--url", "http://127.0.0.1:1/whep"]).session().expect("a target");
+        let ends = (Instant::now(), CancellationToken::new());
+        let feeds = Feeds::start(runtime.handle().clone(), config, None, Arc::default(), ends).expect("feeds");
+        let (screen, beat) = (feeds.screen(), Arc::new(Beat::default()));
+        beat.beat();
+        let _held = lock(&screen);
+        let mut reporter = Reporter {
+            screen: Arc::clone(&screen),
+            beat,
+            newest: Report::default(),
+            file: Some(file.clone()),
+            print: None,
+            failure: None,
+            watch: BeatWatch::default(),
+        };
+        let (told, is_told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            while reporter.watch.hangs().is_none() {
+                reporter.report();
+            }
+            told.send(()).expect("waited for");
+        });
+        is_told.recv_timeout(Duration::from_secs(30)).expect("told");
+        let report: Report = serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("a report");
+        assert!(report.state == "hangs" && report.window_hangs_s.is_some(), "{report:?}");
     }
 
     #[test]

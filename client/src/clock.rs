@@ -24,6 +24,10 @@ const FIRST_INTERVAL: Duration = Duration::from_millis(50);
 const FIRST: u32 = 8;
 /// After a server that has no such clock.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(30);
+/// An answer that comes so late proves little, but something.
+const LATEST: Duration = Duration::from_secs(30);
+/// After so long without one, another connection is tried beside it: the one before may have been lost with the link.
+const RETRY: Duration = Duration::from_secs(5);
 /// A server that has not answered for so long may be another run of it when it does.
 const SILENT: Duration = Duration::from_millis(500);
 /// Servers whose clocks are remembered; then those that nobody wants are forgotten. Where all are wanted, that of one
@@ -77,7 +81,7 @@ impl Clocks {
         let url = stats.join(CLOCK_PATH).ok()?;
         let mut all = lock(&self.0);
         if all.len() >= MAX_SERVERS && !all.contains_key(&url) {
-            all.retain(|_, clock| clock.lock().is_asked);
+            all.retain(|_, clock| clock.lock().asker.is_some());
             if all.len() >= MAX_SERVERS {
                 return None;
             }
@@ -98,11 +102,19 @@ struct Shared {
     hurry: Condvar,
 }
 
+/// By the names of the streams, and that of those who name none.
+#[derive(Clone, Debug, Default)]
+pub struct Doubts {
+    pub of: BTreeMap<String, PictureDoubt>,
+    pub first: String,
+}
+
 #[derive(Debug)]
 struct State {
     wanted_until: Instant,
-    /// A thread asks.
-    is_asked: bool,
+    /// When the thread began that asks, and since when it waits for an answer.
+    asker: Option<Instant>,
+    asking: Option<Instant>,
     /// It shall ask at once.
     is_urgent: bool,
     sync: ClockSync,
@@ -114,15 +126,16 @@ struct State {
     /// Since when the server has been asked without an answer.
     waits: Option<Instant>,
     /// What it said last of the pictures of its streams, and when it was asked.
-    doubts: Option<(BTreeMap<String, PictureDoubt>, Instant)>,
+    doubts: Option<(Doubts, Instant)>,
 }
 
 impl ServerClock {
     fn new(url: Url) -> Self {
         let now = Instant::now();
-        let (is_asked, is_urgent, is_suspect, is_refused, forgotten, waits, doubts) = Default::default();
+        let (asker, asking, is_urgent, is_suspect, is_refused, forgotten, waits, doubts) = Default::default();
         let (wanted_until, sync) = (now, ClockSync::new(now));
-        let state = State { wanted_until, is_asked, is_urgent, sync, is_suspect, is_refused, forgotten, waits, doubts };
+        let state =
+            State { wanted_until, asker, asking, is_urgent, sync, is_suspect, is_refused, forgotten, waits, doubts };
         Self(Arc::new(Shared { url, state: Mutex::new(state), hurry: Condvar::new() }))
     }
 
@@ -132,7 +145,7 @@ impl ServerClock {
     pub fn begin(&self, http: &Http, now: Instant) {
         let mut state = self.lock();
         let is_silent = state.waits.is_some_and(|since| now.saturating_duration_since(since) >= SILENT);
-        state.is_suspect |= is_silent || !state.is_asked;
+        state.is_suspect |= is_silent || state.asker.is_none();
         self.hurry(&mut state);
         drop(state);
         self.keep(http, now);
@@ -142,10 +155,12 @@ impl ServerClock {
     pub fn keep(&self, http: &Http, now: Instant) {
         let mut state = self.lock();
         state.wanted_until = now + WANTED_FOR;
-        if !std::mem::replace(&mut state.is_asked, true) {
-            let (clock, talk) = (self.clone(), Talk::new(self.0.url.clone(), http.clone()));
+        let is_stuck = state.asking.is_some_and(|since| now.saturating_duration_since(since) >= RETRY);
+        if state.asker.is_none() || is_stuck {
+            (state.asker, state.asking) = (Some(now), None);
+            let (clock, talk) = (self.clone(), Talk::within(LATEST, self.0.url.clone(), http.clone()));
             // It ends by itself after the exchange that is under way when it is not wanted any more.
-            std::thread::spawn(move || clock.run(&talk));
+            std::thread::spawn(move || clock.run(&talk, now));
         }
     }
 
@@ -173,10 +188,18 @@ impl ServerClock {
     }
 
     /// Why the pictures of a stream are not live ones of its camera, as far as they are not, and when the server was asked
-    /// that. None where it has not said it here.
+    /// that. Without a name it is the server's first one. None where it has not said it here.
     pub fn doubt(&self, stream: &str) -> Option<(Option<PictureDoubt>, Instant)> {
         let state = self.lock();
-        state.doubts.as_ref().map(|(doubts, asked)| (doubts.get(stream).cloned(), *asked))
+        let (doubts, asked) = state.doubts.as_ref()?;
+        let stream = if stream.is_empty() { &doubts.first } else { stream };
+        Some((doubts.of.get(stream).cloned(), *asked))
+    }
+
+    /// As where it was read without any error.
+    #[cfg(test)]
+    pub fn set(&self, captured: Captured, now: Instant) {
+        self.take(Exchange { asked: now, answered: now, received: captured, sent: captured, run: 1 });
     }
 
     /// It is another one by now: read at once.
@@ -191,21 +214,24 @@ impl ServerClock {
         self.0.hurry.notify_all();
     }
 
-    fn run(&self, talk: &Talk) {
+    fn run(&self, talk: &Talk, begun: Instant) {
         let mut number = 0;
-        while self.goes_on() {
-            self.lock().waits.get_or_insert_with(Instant::now);
+        while self.goes_on(begun) {
+            self.asks(begun);
             let exchange = exchange(talk);
+            let is_newest = self.asked(begun);
             number += 1;
             let mut pause = if number < FIRST { FIRST_INTERVAL } else { INTERVAL };
             match exchange {
                 Ok((exchange, doubts)) => {
-                    self.hear(doubts, exchange.asked);
+                    if is_newest {
+                        self.hear(doubts, exchange.asked);
+                    }
                     self.take(exchange);
                 }
                 Err(error) => {
                     tracing::debug!("the server's clock: {error}");
-                    if self.failed(&error) {
+                    if is_newest && self.failed(&error) {
                         pause = REFUSED_INTERVAL;
                     }
                 }
@@ -216,11 +242,29 @@ impl ServerClock {
         }
     }
 
-    /// Whether the thread goes on; where it does not, another may begin.
-    fn goes_on(&self) -> bool {
+    /// Whether the thread that began then goes on; where it does not, another may begin, or has.
+    fn goes_on(&self, begun: Instant) -> bool {
         let mut state = self.lock();
-        state.is_asked = Instant::now() < state.wanted_until;
-        state.is_asked
+        let is_wanted = Instant::now() < state.wanted_until;
+        let is_it = state.asker == Some(begun);
+        if is_it && !is_wanted {
+            state.asker = None;
+        }
+        is_it && is_wanted
+    }
+
+    fn asks(&self, begun: Instant) {
+        let (mut state, now) = (self.lock(), Instant::now());
+        state.waits.get_or_insert(now);
+        state.asking = if state.asker == Some(begun) { Some(now) } else { state.asking };
+    }
+
+    /// Whether no later one has been asked meanwhile.
+    fn asked(&self, begun: Instant) -> bool {
+        let mut state = self.lock();
+        let is_newest = state.asker == Some(begun);
+        state.asking = state.asking.filter(|_| !is_newest);
+        is_newest
     }
 
     /// Until the next exchange; whether that is urgent.
@@ -234,7 +278,7 @@ impl ServerClock {
     }
 
     /// What was answered to a question of this time.
-    pub(crate) fn hear(&self, doubts: Option<BTreeMap<String, PictureDoubt>>, asked: Instant) {
+    pub(crate) fn hear(&self, doubts: Option<Doubts>, asked: Instant) {
         self.lock().doubts = doubts.map(|doubts| (doubts, asked));
     }
 
@@ -268,7 +312,7 @@ impl ServerClock {
     }
 }
 
-fn exchange(talk: &Talk) -> Result<(Exchange, Option<BTreeMap<String, PictureDoubt>>), WhepError> {
+fn exchange(talk: &Talk) -> Result<(Exchange, Option<Doubts>), WhepError> {
     // Of the request that was answered, where it was asked for a login before.
     let times = Cell::new(None);
     let reading: ClockReading = talk.ask(|call| {
@@ -279,7 +323,8 @@ fn exchange(talk: &Talk) -> Result<(Exchange, Option<BTreeMap<String, PictureDou
     })?;
     let (asked, answered) = times.get().unwrap_or((Instant::now(), Instant::now()));
     let time = |micros| Captured(Duration::from_micros(micros));
-    let ClockReading { received_us, sent_us, run, doubts, .. } = reading;
+    let ClockReading { received_us, sent_us, run, doubts, first, .. } = reading;
+    let doubts = doubts.map(|of| Doubts { of, first });
     Ok((Exchange { asked, answered, received: time(received_us), sent: time(sent_us), run }, doubts))
 }
 
@@ -323,7 +368,7 @@ mod tests {
         let (clock, now) = clock();
         clock.take(exchange(now, 50_000, 1));
         clock.lock().waits = Some(now);
-        clock.lock().is_asked = true;
+        clock.lock().asker = Some(now);
         clock.begin(&Http::default(), now + 400 * MS);
         assert!(clock.age(Some(at(50_000)), now + 400 * MS).is_ok(), "a slow answer");
         clock.begin(&Http::default(), now + 600 * MS);
@@ -332,7 +377,7 @@ mod tests {
         assert_eq!(clock.lock().waits, None);
         assert!(clock.age(Some(at(90_000)), now + 702 * MS).is_ok());
         // It was not asked in between.
-        clock.lock().is_asked = false;
+        clock.lock().asker = None;
         clock.begin(&Http::default(), now + 800 * MS);
         assert_eq!(clock.age(Some(at(90_000)), now + 800 * MS), Err(Unknown::NotRead));
     }
@@ -342,7 +387,7 @@ mod tests {
         let (clock, now) = clock();
         clock.take(exchange(now, 50_000, 1));
         clock.lock().waits = Some(now + 1_000 * MS);
-        clock.lock().is_asked = true;
+        clock.lock().asker = Some(now);
         clock.begin(&Http::default(), now + 2_000 * MS);
         // The answer waited for two seconds.
         let answered = now + 3_000 * MS;
@@ -366,7 +411,7 @@ mod tests {
         while lock(&clocks.0).len() < MAX_SERVERS {
             of(&format!("http://10.0.2.{}/api/stats", lock(&clocks.0).len()));
         }
-        lock(&clocks.0).values().for_each(|clock| clock.lock().is_asked = true);
+        lock(&clocks.0).values().for_each(|clock| clock.lock().asker = Some(now));
         assert!(clocks.of(&Url::parse("http://10.0.3.1/api/stats").expect("a URL")).is_none(), "all are wanted");
     }
 
@@ -396,6 +441,43 @@ mod tests {
         // It has ended.
         clock.failed(&WhepError::Closed { url: url.clone() });
         assert_eq!(age(), Err(Unknown::NotRead));
+    }
+
+    /// The first connection has been lost with the link, or its answer waits in a queue.
+    #[test]
+    fn what_is_not_answered_is_asked_by_another_connection_and_a_late_answer_still_counts() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = Url::parse(&format!("http://{}/api/stats", listener.local_addr().expect("bound"))).expect("a URL");
+        let (clock, http) = (Clocks::default().of(&url).expect("a clock"), Http::default());
+        clock.begin(&http, Instant::now());
+        let (first, _) = listener.accept().expect("a client");
+        let answer = |client: &std::net::TcpStream, run| {
+            let mut questions = BufReader::new(client.try_clone().expect("a socket")).lines();
+            while !questions.next().expect("a question").expect("text").is_empty() {}
+            let body = serde_json::to_string(&ClockReading { run, ..Default::default() }).expect("JSON");
+            let mut client = client;
+            write!(client, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("answered");
+        };
+        let until = |what: &str, is_so: &dyn Fn() -> bool| {
+            let end = Instant::now() + LONG;
+            while !is_so() {
+                assert!(Instant::now() < end, "{what}");
+                std::thread::sleep(MS);
+            }
+        };
+        until("asked", &|| clock.lock().asking.is_some());
+        clock.keep(&http, Instant::now() + RETRY - 100 * MS);
+        listener.set_nonblocking(true).expect("a listener");
+        assert!(listener.accept().is_err(), "too early");
+        listener.set_nonblocking(false).expect("a listener");
+        clock.keep(&http, Instant::now() + RETRY);
+        let (second, _) = listener.accept().expect("another connection");
+        answer(&second, 1);
+        let is_known = || clock.age(Some(Captured::default()), Instant::now()).is_ok();
+        until("an age", &is_known);
+        clock.forget();
+        answer(&first, 1);
+        until("the late answer counts", &is_known);
     }
 
     /// Each later session of this test's server goes on by the connection that was made for the first.

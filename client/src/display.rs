@@ -37,6 +37,7 @@ use self::words::{
     Presentation, aside, asking, badge, grid_title, mark, message, presentation, recorded, title, title_age,
 };
 use crate::decode::{Picture, PictureForm};
+use crate::late::Warning;
 pub use crate::overlay::Tone;
 use crate::overlay::{self, Action, Badge, Corner, Mark, Message, OverlayData};
 use crate::recording::Told;
@@ -174,8 +175,8 @@ pub trait Stage {
     fn view(&mut self, pane: usize, now: Instant) -> ViewModel;
     /// The newest picture of this pane, once.
     fn take(&mut self, pane: usize) -> Option<Picture>;
-    /// How old the pictures of this pane are, while they move and are older than they may be.
-    fn late(&mut self, _pane: usize, _now: Instant) -> Option<Duration> {
+    /// How old the pictures of this pane are, while they move and are older than they may be, or that this is not known.
+    fn late(&mut self, _pane: usize, _now: Instant) -> Option<Warning> {
         None
     }
     /// A picture of this pane was handed to the screen at this time; called once for each.

@@ -9,10 +9,11 @@ use rov_common::exif::{About, Position};
 use rov_common::sync::lock;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::{ServerClock, Unknown};
 use crate::decode::{Picture, read_stamp};
 use crate::display::{Status, ViewModel};
 use crate::find;
-use crate::late::{Change, LateAlarm};
+use crate::late::{Change, LateAlarm, Warning};
 use crate::overlay::OverlayData;
 use crate::snapshot::Snapshot;
 use crate::stats::{Passage, Report, Shown, TileReport, ms};
@@ -58,8 +59,20 @@ struct Taken {
     decoded: Instant,
     about: About,
     api: Option<Api>,
-    /// Which of the servers it is of.
+    /// Which of the servers it is of, and its clock.
     followed: u64,
+    clock: Option<ServerClock>,
+    /// When it came, by the system's clock, which goes on while this machine sleeps.
+    arrived: Captured,
+}
+
+/// By the system's clock.
+fn utc() -> Captured {
+    Captured(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn arrived(picture: &Picture, now: Instant) -> Captured {
+    Captured(utc().0.saturating_sub(now.saturating_duration_since(picture.first_packet_at)))
 }
 
 impl Feed {
@@ -105,6 +118,7 @@ impl Feed {
         let sessions = viewer.mailbox.cleared();
         let picture = next()?;
         let (api, followed, decoded) = (viewer.api(), viewer.followed(), picture.decoded_at);
+        let (clock, arrived) = (viewer.clock(), arrived(&picture, now));
         let (mut about, age) = (viewer.about(picture.captured, now), viewer.age(picture.captured, now).ok());
         if age.is_some_and(|age| age.age > POSITION_LIMIT) {
             about.position = Position::default();
@@ -114,20 +128,26 @@ impl Feed {
             return None;
         }
         let mut seen = lock(&self.seen);
-        (seen.decoded, seen.taken) = (Some(decoded), Some(Taken { decoded, about, api, followed }));
+        let before = seen.taken.replace(Taken { decoded, about, api, followed, clock, arrived });
+        seen.decoded = Some(decoded);
+        if before.is_some_and(|before| before.followed != followed)
+            && let Some(alarm) = &mut seen.alarm
+        {
+            alarm.forget();
+        }
         let change = seen.alarm.as_mut().and_then(|alarm| alarm.taken(age, now));
         self.log(change, &mut seen, now);
         Some(picture)
     }
 
-    /// How old the pictures are that are shown, while they are older than they may be.
-    pub fn late(&self, now: Instant) -> Option<Duration> {
+    /// How old the pictures are that are shown, while they are older than they may be, or that this is not known.
+    pub fn late(&self, now: Instant) -> Option<Warning> {
         let mut seen = lock(&self.seen);
         let alarm = seen.alarm.as_mut()?;
         let change = alarm.look(now);
-        let age = alarm.age(now);
+        let warning = alarm.warning(now);
         self.log(change, &mut seen, now);
-        age
+        warning
     }
 
     /// What comes and goes on a bad link is said now and then.
@@ -146,6 +166,17 @@ impl Feed {
                 tracing::warn!(
                     "{name}: how old the picture is is not known any more, after {lasted:.1} s with up to {oldest} ms"
                 );
+            }
+            Change::Blind(age) => {
+                let why = age.map_or_else(
+                    |unknown| unknown.to_string(),
+                    |age| format!("the server's clock is known to \u{b1}{:.0} ms only", ms(age.bound)),
+                );
+                tracing::warn!("{}: how old the picture is is not known any more: {why}", self.viewer.called());
+            }
+            Change::Sees(lasted) => {
+                let (name, lasted) = (self.viewer.called(), lasted.as_secs_f64());
+                tracing::info!("{name}: how old the picture is is known again, after {lasted:.1} s");
             }
             Change::Ended { lasted, oldest } => {
                 let (name, lasted) = (self.viewer.called(), lasted.as_secs_f64());
@@ -184,7 +215,7 @@ impl Feed {
             all.add(passage, picture.source, read_stamp(picture).map(|stamp| (stamp, unix_us)));
         }
         seen.shown.add(passage, picture.source, None);
-        let change = seen.alarm.as_mut().and_then(|alarm| alarm.shown(passage.age.ok(), at));
+        let change = seen.alarm.as_mut().and_then(|alarm| alarm.shown(passage.age, at));
         self.log(change, &mut seen, at);
     }
 
@@ -204,22 +235,27 @@ impl Feed {
     pub fn snapshot(&self, picture: &Picture, is_moving: bool, now: Instant) -> Option<Snapshot> {
         let kept = picture.to_keep()?;
         let known = self.known(picture);
+        let arrived = known.as_ref().map_or_else(|| arrived(picture, now), |taken| taken.arrived);
+        let age = match &known {
+            Some(Taken { clock, followed, .. }) if *followed != self.viewer.followed() => {
+                clock.as_ref().ok_or(Unknown::NoClock).and_then(|clock| clock.age(picture.captured, now))
+            }
+            _ => self.viewer.age(picture.captured, now),
+        };
         let mut about = known.map_or_else(|| self.viewer.about(picture.captured, now), |taken| taken.about);
-        about.taken = picture.captured.unwrap_or_else(|| {
-            let since = now.saturating_duration_since(picture.first_packet_at);
-            Captured(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(since))
-        });
+        about.taken = picture.captured.unwrap_or(arrived);
         if picture.captured.is_none() {
             let text = "The time is that of the picture's arrival at the viewer, by its clock: when it was captured is not known.";
             about.remarks.push(text.to_owned());
         }
-        let age = self.viewer.age(picture.captured, now).map(|age| age.age);
         let late = self.late(now);
-        if !is_moving || late.is_some() {
+        if is_moving && late == Some(Warning::Unknown) {
+            about.remarks.push("How old the picture was when it was saved is not known.".to_owned());
+        } else if !is_moving || late.is_some() {
             let what = if is_moving { "late" } else { "no live one any more" };
             let (age, since) = match age {
-                Ok(age) => (age, "its capture"),
-                Err(_) => (now.saturating_duration_since(picture.due_at()), "its arrival"),
+                Ok(age) => (age.age, "its capture"),
+                Err(_) => (utc().0.saturating_sub(arrived.0), "its arrival"),
             };
             about
                 .remarks
@@ -234,8 +270,7 @@ impl Feed {
 
     /// What is to be said of a moment without a picture of it.
     pub fn nothing(&self, now: Instant) -> About {
-        let taken = Captured(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
-        About { taken, ..self.viewer.about(None, now) }
+        About { taken: utc(), ..self.viewer.about(None, now) }
     }
 
     pub fn report(&self, now: Instant) -> TileReport {
@@ -426,6 +461,60 @@ mod tests {
         assert_eq!(origin(&new), (Some("dory".to_owned()), true));
         // Nobody knows whose one is that is taken while its session ends.
         assert!(feed.take(|| Some((picture(), feed.viewer.mailbox.clear()).0)).is_none());
+    }
+
+    #[test]
+    fn the_picture_of_the_vehicle_before_is_aged_by_its_clock_and_came_when_it_came() {
+        gstreamer::init().expect("GStreamer");
+        let feed = Feed::new(0, None, Viewer::new(), CancellationToken::new(), None);
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let follow = |name: &str, ahead: u64| {
+            feed.viewer.set_server(Server { name: name.to_owned(), ..Default::default() });
+            let url = format!("http://{name}:8080/api/stats").parse().expect("a URL");
+            let clock = feed.viewer.clocks.of(&url).expect("a clock");
+            clock.set(Captured(Duration::from_secs(ahead)), now);
+            feed.viewer.set_clock(Some(clock));
+        };
+        let picture = |captured| {
+            let mut picture = Picture::from_pixels(Resolution::new(2, 2), vec![0; 4], now).expect("a picture");
+            picture.captured = captured;
+            feed.take(|| Some(picture)).expect("of this session")
+        };
+        follow("nemo", 5_000);
+        let old = picture(Some(Captured(Duration::from_secs(5_000))));
+        follow("dory", 9_000);
+        let remarks = feed.snapshot(&old, false, now + 2 * second).expect("kept").about.remarks;
+        assert!(remarks.iter().any(|remark| remark.ends_with("2.0 s after its capture.")), "{remarks:?}");
+
+        // The clock of this process stood still, or went on, meanwhile.
+        let uncaptured = picture(None);
+        let came = feed.snapshot(&uncaptured, false, now + 3_600 * second).expect("kept").about.taken;
+        assert!(utc().0.saturating_sub(came.0) < 1_800 * second, "{came:?}");
+    }
+
+    #[test]
+    fn pictures_of_another_vehicle_are_warned_of_anew() {
+        let feed = Feed::new(0, None, Viewer::new(), CancellationToken::new(), Some(Duration::from_millis(300)));
+        // Nothing is captured later than now.
+        let begun = Instant::now().checked_sub(Duration::from_secs(10)).expect("a machine that has run");
+        let follow = |name: &str| feed.viewer.set_server(Server { name: name.to_owned(), ..Default::default() });
+        let show = |after: u64| {
+            let at = begun + Duration::from_millis(after);
+            let mut picture = Picture::from_pixels(Resolution::new(1, 1), vec![0], at).expect("a picture");
+            picture.captured = Some(Captured(Duration::from_millis(1_000 + after)));
+            let picture = feed.take(|| Some(picture)).expect("of this session");
+            feed.shown(&picture, at + Duration::from_millis(900), None);
+            feed.late(at + Duration::from_millis(900)).is_some()
+        };
+        follow("nemo");
+        let url = "http://nemo:8080/api/stats".parse().expect("a URL");
+        let clock = feed.viewer.clocks.of(&url).expect("a clock");
+        clock.set(Captured(Duration::from_secs(1)), begun);
+        feed.viewer.set_clock(Some(clock));
+        assert!((0..10).any(|n| show(33 * n)));
+        follow("dory");
+        feed.viewer.set_clock(None);
+        assert!(!show(400));
     }
 
     #[test]

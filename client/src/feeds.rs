@@ -23,6 +23,7 @@ use crate::display::{Command, Grid, Layout, STALE_AFTER, Snapped, Stage, ViewMod
 use crate::event::{Events, Seen};
 use crate::feed::Feed;
 use crate::find::Guide;
+use crate::late::Warning;
 use crate::mailbox::Bell;
 use crate::recording::Recording;
 use crate::session;
@@ -483,7 +484,7 @@ impl Stage for Feeds {
         })
     }
 
-    fn late(&mut self, pane: usize, now: Instant) -> Option<Duration> {
+    fn late(&mut self, pane: usize, now: Instant) -> Option<Warning> {
         let feed = lock(&self.screen).panes.get(pane).cloned()?;
         feed.late(now)
     }

@@ -15,7 +15,7 @@ pub mod feed;
 pub mod feeds;
 pub mod find;
 pub mod heard;
-mod late;
+pub mod late;
 mod limit;
 pub mod login;
 pub mod mailbox;

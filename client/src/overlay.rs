@@ -119,6 +119,8 @@ pub struct Badge {
     pub state: BadgeState,
     /// From capture to screen, in milliseconds, as far as it is known.
     pub delay_ms: Option<u32>,
+    /// By how much that may be wrong, where it is much.
+    pub bound_ms: Option<u32>,
     /// How the video comes.
     pub link: String,
     /// What is odd; may be empty.
@@ -135,6 +137,8 @@ pub enum BadgeState {
     Live,
     /// The picture moves and is old.
     Late,
+    /// The picture moves, and how old it is is not known any more.
+    Blind,
     /// The picture is none of the camera of now, which the mark on it explains.
     Doubtful,
     NoVideo,
@@ -147,6 +151,7 @@ impl Badge {
             BadgeState::Choosing => ("Choose a server", BLUE),
             BadgeState::Live => ("Live", GREEN),
             BadgeState::Late => ("OLD", AMBER),
+            BadgeState::Blind => ("age ?", AMBER),
             BadgeState::Doubtful => ("NOT LIVE", AMBER),
             BadgeState::NoVideo => ("NO VIDEO", AMBER),
         }
@@ -156,7 +161,8 @@ impl Badge {
     fn parts(&self, room: usize) -> Vec<(String, u32)> {
         let (state, color) = self.state();
         let name = shortened(&known(&self.name), NAME_WIDTH.min(room.saturating_sub(state.len() + 2)));
-        let delay = self.delay_ms.map(|ms| format!("{ms} ms")).unwrap_or_default();
+        let bound = self.bound_ms.map(|ms| format!(" \u{b1}{ms}")).unwrap_or_default();
+        let delay = self.delay_ms.map(|ms| format!("{ms} ms{bound}")).unwrap_or_default();
         let mut parts = vec![(name, TEXT), (state.to_owned(), color)];
         parts.retain(|(text, _)| !text.is_empty());
         let unrecorded = if self.recorded == Some(false) { "NOT RECORDED" } else { "" };
@@ -802,7 +808,7 @@ mod tests {
 
     fn live() -> Badge {
         let (name, link) = ("Nemo".into(), "WebRTC".into());
-        Badge { name, state: BadgeState::Live, delay_ms: Some(45), link, remark: "", recorded: None }
+        Badge { name, state: BadgeState::Live, delay_ms: Some(45), bound_ms: None, link, remark: "", recorded: None }
     }
 
     #[test]

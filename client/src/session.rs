@@ -299,6 +299,8 @@ async fn watch(
         viewer.tape.cut();
     }
     let given_up_before = guide.given_up();
+    // The first pictures may come before the session is known to stand, and be another vehicle's.
+    viewer.set_clock(None);
     let link = tokio::select! {
         link = OpenWay::open(way, &options, keyframe_wanted, on_codec, on_packets) => link?,
         () = ask_for_source(server, senders.as_deref(), &config.http) => return Ok(()),

@@ -248,6 +248,9 @@ pub struct Shown {
     changes: Histogram,
 }
 
+/// A picture that has stood for longer has no mean age of late.
+const STANDS: Duration = Duration::from_secs(1);
+
 /// The stages of a picture on this machine, in the order of [`Shown::recent`].
 const STAGES: [&str; 4] = ["receive", "decode", "convert", "show"];
 
@@ -355,9 +358,14 @@ impl Shown {
     /// How old the pictures were that were shown, the mean over the last two seconds, with the bound of the newest; or
     /// why that is not known. None where none was shown.
     pub fn age(&self, now: Instant) -> Option<Result<Age, Unknown>> {
-        self.age.filter(|_| self.fps(now) > 0.0).map(|newest| {
+        self.age.filter(|_| self.stands(now) <= STANDS).map(|newest| {
             newest.map(|newest| Age { age: Duration::from_micros(self.recent_age_us.mean(now) as u64), ..newest })
         })
+    }
+
+    /// For how long the newest picture has been on the screen.
+    fn stands(&self, now: Instant) -> Duration {
+        self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last))
     }
 
     /// Of all pictures: p50, p95 and p99 of how old they were, in milliseconds. None where that of none is known.
@@ -383,12 +391,12 @@ impl Shown {
         report.captured = self.captured.map(|captured| ms(captured.0));
         report.first_picture_ms = self.first.map(|at| ms(at.saturating_duration_since(self.started)));
         report.frames_shown = self.frames;
-        let pause = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        let pause = self.stands(now);
         report.freezes = self.freezes + u64::from(pause > FREEZE);
         report.longest_gap_ms = ms(self.longest_gap.max(if pause > FREEZE { pause } else { Duration::ZERO }));
         let Summary { p50_ms: p50, p95_ms: p95, p99_ms: p99, .. } = self.ages.summary();
         let age = self.age.filter(|_| self.fps(now) > 0.0);
-        let of = |Age { age, bound }| AgeReport { now: ms(age), p50, p95, p99, bound: ms(bound) };
+        let of = |Age { age, bound }| AgeReport { now: ms(age + pause), p50, p95, p99, bound: ms(bound) };
         report.age_ms = age.and_then(Result::ok).map(of);
         report.age_unknown = age.and_then(Result::err).map(|reason| reason.to_string());
         report.fps = self.fps.per_second(now);
@@ -579,6 +587,19 @@ mod tests {
         let mut report = Report::default();
         shown.report(start + Duration::from_secs(3), &mut report);
         assert_eq!((report.age_ms, report.age_unknown), (None, None));
+    }
+
+    #[test]
+    fn a_picture_that_stands_grows_older() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut shown = Shown::new(start);
+        let age = Age { age: Duration::from_millis(40), bound: Duration::ZERO };
+        shown.add(Passage { age: Ok(age), ..passage(start) }, Resolution::new(1, 1), None);
+        let mut report = Report::default();
+        shown.report(at(1_500), &mut report);
+        assert_eq!(report.age_ms.map(|age| (age.now, age.p50)), Some((1_540.0, 40.0)));
+        assert_eq!((shown.age(at(900)), shown.age(at(1_500))), (Some(Ok(age)), None));
     }
 
     #[test]

@@ -318,8 +318,11 @@ impl Viewer {
     /// # Errors
     /// Says why that is not known.
     pub fn age(&self, captured: Option<Captured>, now: Instant) -> Result<Age, Unknown> {
-        let clock = self.lock().clock.clone().ok_or(Unknown::NoClock)?;
-        clock.age(captured, now)
+        self.clock().ok_or(Unknown::NoClock)?.age(captured, now)
+    }
+
+    pub fn clock(&self) -> Option<ServerClock> {
+        self.lock().clock.clone()
     }
 
     /// Of the server of a session that begins.
@@ -571,11 +574,10 @@ fn is_same_text(this: &str, that: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use rov_common::api::{PictureDoubt, StreamStats};
 
     use super::*;
+    use crate::clock::Doubts;
     use crate::whep::Http;
 
     #[test]
@@ -602,8 +604,8 @@ mod tests {
         let is_marked = |after| viewer.doubt(told_at + after) != Doubt::None;
         let says = |streams: &[&str], after| {
             let frozen = PictureDoubt { frozen: true, ..PictureDoubt::default() };
-            let doubts = streams.iter().map(|stream| ((*stream).to_owned(), frozen.clone())).collect();
-            clock.hear(Some(doubts), told_at + after);
+            let of = streams.iter().map(|stream| ((*stream).to_owned(), frozen.clone())).collect();
+            clock.hear(Some(Doubts { of, first: "stream1".to_owned() }), told_at + after);
         };
         says(&["stream1"], ms(10));
         assert!(is_marked(ms(20)));
@@ -612,7 +614,7 @@ mod tests {
         assert!(!is_marked(ms(1_000)), "of another stream");
         // What is older than the statistics says nothing, nor does a server that does not say it here.
         viewer.set_streams(vec![stream(true)]);
-        clock.hear(Some(BTreeMap::new()), told_at - ms(1));
+        clock.hear(Some(Doubts::default()), told_at - ms(1));
         assert!(is_marked(ms(1_000)));
         clock.hear(None, told_at + ms(3_000));
         assert!(is_marked(ms(3_000)));
@@ -620,6 +622,20 @@ mod tests {
         says(&["stream1"], told_at.elapsed());
         viewer.set_other("Dory answers in the place of Nemo".to_owned());
         assert!(!is_marked(ms(20)));
+    }
+
+    /// As where the statistics are refused.
+    #[test]
+    fn who_names_no_stream_watches_the_first_one_and_its_mark_is_told_without_the_statistics() {
+        let viewer = Viewer::new();
+        let clock = viewer.clocks.of(&"http://10.0.0.2:8080/api/stats".parse().expect("a URL")).expect("a clock");
+        viewer.set_clock(Some(clock.clone()));
+        let frozen = PictureDoubt { frozen: true, ..PictureDoubt::default() };
+        for (first, is_marked) in [("stream1", true), ("stream2", false), ("", false)] {
+            let of = [("stream1".to_owned(), frozen.clone())].into();
+            clock.hear(Some(Doubts { of, first: first.to_owned() }), Instant::now());
+            assert_eq!(viewer.doubt(Instant::now()) != Doubt::None, is_marked, "{first}");
+        }
     }
 
     #[test]

@@ -288,7 +288,12 @@ pub struct Talk {
 
 impl Talk {
     pub fn new(url: Url, http: Http) -> Self {
-        let agent = agent(TALK_TIMEOUT, TALK_TIMEOUT, &http);
+        Self::within(TALK_TIMEOUT, url, http)
+    }
+
+    /// An answer is waited for so long.
+    pub fn within(limit: Duration, url: Url, http: Http) -> Self {
+        let agent = agent(limit, TALK_TIMEOUT, &http);
         Self { url, http, agent }
     }
 

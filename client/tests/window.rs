@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use rov_client::decode::{Picture, PictureForm};
 use rov_client::display::{Command as Wish, DisplayChoice, Grid, Layout, Snapped, Stage, Status, ViewModel, Window};
+use rov_client::late::Warning;
 use rov_client::mailbox::{Bell, Mailbox};
 use rov_client::overlay::{OverlayData, Tone};
 use rov_client::streams::Doubt;
@@ -98,8 +99,8 @@ struct Show {
     layout: Layout,
     views: [ViewModel; TILES],
     cameras: [Camera; TILES],
-    /// How old the pictures of the first pane are.
-    late: Option<Duration>,
+    /// What is warned of with the pictures of the first pane.
+    late: Option<Warning>,
     /// Of the panes, as the window wants them.
     sizes: Vec<Resolution>,
 }
@@ -134,7 +135,7 @@ impl Stage for Theatre {
         self.mailboxes[pane].take()
     }
 
-    fn late(&mut self, pane: usize, _: Instant) -> Option<Duration> {
+    fn late(&mut self, pane: usize, _: Instant) -> Option<Warning> {
         self.scene.lock().unwrap().late.filter(|_| pane == 0)
     }
 
@@ -184,7 +185,8 @@ enum Camera {
 
 fn obey(line: &str, scene: &mut Show, stop: &CancellationToken) {
     if let Some(late) = line.strip_prefix("late ") {
-        scene.late = late.parse().ok().map(Duration::from_millis);
+        let old = |ms| Warning::Old(Duration::from_millis(ms));
+        scene.late = if late == "unknown" { Some(Warning::Unknown) } else { late.parse().ok().map(old) };
         return;
     }
     let (view, all) = (&mut scene.views[0], &mut scene.cameras);
@@ -530,6 +532,7 @@ fn what_is_no_live_picture_of_its_camera_is_framed_and_says_what_it_is(display: 
     assert!(!is_framed(&shot), "a live picture has no frame");
     for (number, (mark, title)) in [
         ("late 1290", "1.2 s OLD"),
+        ("late unknown", "AGE NOT KNOWN"),
         ("frozen the picture has not changed at all for 9 s", "CAMERA FROZEN"),
         ("substitute no camera was found: a test picture instead", "TEST PICTURE"),
     ]

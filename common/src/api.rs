@@ -173,6 +173,9 @@ pub struct ClockReading {
     /// which does not say it here.
     #[serde(default)]
     pub doubts: Option<BTreeMap<String, PictureDoubt>>,
+    /// The stream of those who name none. Empty: a server of an earlier version.
+    #[serde(default)]
+    pub first: String,
 }
 
 /// Why pictures that come are not live ones, as in [`StreamStats`].

@@ -90,15 +90,15 @@ function sourceTrouble({ state, reason }) {
 }
 
 /**
- * What the page shows: `{ state: "waiting" | "live" | "backup" | "late" | "old", dim, badge, title, mark }`. `mark`, in a
+ * What the page shows: `{ state: "waiting" | "live" | "backup" | "late" | "blind" | "old", dim, badge, title, mark }`. `mark`, in a
  * frame of stripes, says what the picture is that is no live picture of its camera; null: it is one. `lastPicture` is when a
  * picture was last presented, or null; `awakeSince` is since when the page has been able to see pictures come: the
  * timers of a hidden tab sleep, and nothing that was missed meanwhile is held against the picture, but for the dimming.
  * `connected`: a session is; `lost`: one was, or was refused; `byHttp`: what is shown is no video, but pictures by
- * HTTP; `late`: how old the pictures are that come, where that is over the limit; `doubt`: of the server's statistics,
- * `{ frozen, substitute, reason }`.
+ * HTTP; `late`: how old the pictures are that come, where that is over the limit; `blind`: why that is not known any more,
+ * or ""; `doubt`: of the server's statistics, `{ frozen, substitute, reason }`.
  */
-export function view(now, { lastPicture, awakeSince, connected, lost, byHttp, late = null, doubt = {} }) {
+export function view(now, { lastPicture, awakeSince, connected, lost, byHttp, late = null, blind = "", doubt = {} }) {
   if (lastPicture === null) {
     const title = lost ? "NO VIDEO" : connected ? "Waiting for the first picture…" : "Connecting…"
     return { state: "waiting", dim: false, badge: lost ? "NO VIDEO" : "Connecting", title, mark: null }
@@ -111,6 +111,10 @@ export function view(now, { lastPicture, awakeSince, connected, lost, byHttp, la
       const both = mark ? { title: mark.title, detail: old(late) } : { title: old(late), detail: "" }
       return { state: "late", dim: false, badge: mark ? "NOT LIVE" : "OLD", title: "", mark: both }
     }
+    if (blind) {
+      const badge = mark ? "NOT LIVE" : "age ?"
+      return { state: "blind", dim: false, badge, title: "", mark: mark ?? { title: BLIND, detail: blind } }
+    }
     return { state, dim: false, badge: mark ? "NOT LIVE" : byHttp ? "Live, MJPEG" : "Live", title: "", mark }
   }
   if (now - awakeSince <= STALE_MS) return { state: "waiting", dim: true, badge: "Checking", title: "", mark: null }
@@ -119,7 +123,9 @@ export function view(now, { lastPicture, awakeSince, connected, lost, byHttp, la
 }
 
 /** New pictures come. */
-export const isMoving = state => ["live", "backup", "late"].includes(state)
+export const isMoving = state => ["live", "backup", "late", "blind"].includes(state)
+
+const BLIND = "AGE NOT KNOWN"
 
 function doubtful({ frozen, substitute, reason }) {
   const detail = reason ? reason[0].toUpperCase() + reason.slice(1) : ""
@@ -131,13 +137,14 @@ function doubtful({ frozen, substitute, reason }) {
 const old = ms => `${ms < 10000 ? `${(Math.floor(ms / 100) / 10).toFixed(1)} s` : duration(ms)} OLD`
 
 /** The title of the tab, which is read while another is shown: so by `lastDecoded`, as nothing is presented then. */
-export function tabTitle(now, name, { lastPicture, lastDecoded, lost, late = null, doubt = {} }) {
+export function tabTitle(now, name, { lastPicture, lastDecoded, lost, late = null, blind = "", doubt = {} }) {
   const last = Math.max(lastPicture ?? -Infinity, lastDecoded ?? -Infinity)
   const age = now - last
   const without = Number.isFinite(age) ? `NO VIDEO ${duration(age)}` : lost ? "NO VIDEO" : "connecting"
   // In a hidden tab nothing is presented, and how old that would be is not known.
-  const isLate = late !== null && now - lastPicture <= STALE_MS
-  const moving = doubtful(doubt)?.title ?? (isLate ? old(late) : "live")
+  const isPresented = now - lastPicture <= STALE_MS
+  const known = late !== null && isPresented ? old(late) : blind && isPresented ? BLIND : "live"
+  const moving = doubtful(doubt)?.title ?? known
   return `${name || "ROV"} - ${age <= STALE_MS ? moving : without}`
 }
 

@@ -101,9 +101,12 @@ export class LateAlarm {
   #lateSince = null
   #youngSince = null
   #newest = null
-  /** When it was last known how old one is. */
-  #known = -Infinity
+  /** It was known how old one is. */
+  #wasKnown = false
+  /** Since when it is not known whether they are old; or null. */
+  #unsureSince = null
   #raised = false
+  #blind = false
   /** Only as the picture stood: that ends with the next one, unless it is old as well. */
   #stands = false
   /** The picture on the screen, where its age is known; and the longest interval of late, which fades. */
@@ -115,34 +118,44 @@ export class LateAlarm {
     this.#limit = limit
   }
 
-  /** A picture was shown at `now`; `age` as `ClockSync` tells it. What is not known ends nothing for some seconds. */
+  /** A picture was shown at `now`; `age` as `ClockSync` tells it. */
   shown(age, now) {
-    if (!age && now - this.#known >= UNKNOWN_AFTER_MS) {
-      this.#lateSince = null
-      this.#raised = false
-    }
     const isOld = this.#limit > 0 && age && age.age - age.bound > this.#limit
     if (this.#stands && !isOld) {
       this.#raised = false
       this.#lateSince = null
     }
     this.#stands = false
-    if (!age) {
-      this.#shown = null
-      return
-    }
-    this.#known = now
-    const interval = this.#shown ? now - this.#shown.at : Infinity
+    this.#wasKnown ||= Boolean(age)
+    const interval = age && this.#shown ? now - this.#shown.at : Infinity
     if (interval < LONGEST_INTERVAL_MS) this.#interval = Math.max(interval, (this.#interval ?? 0) * 7 / 8)
-    this.#shown = { age: age.age, bound: age.bound, at: now }
+    this.#shown = age ? { ...age, at: now } : null
     if (isOld) {
-      this.#lateSince ??= now
-      this.#youngSince = null
+      // What was marked stays marked.
+      this.#lateSince ??= this.#blind ? now - RAISE_AFTER_MS : now
+      this.#youngSince = this.#unsureSince = null
+      this.#blind = false
       this.#newest = { age: age.age, at: now }
-    } else {
-      this.#lateSince = null
+    } else if (age && age.bound <= this.#limit) {
+      this.#lateSince = this.#unsureSince = null
+      this.#blind = false
       this.#youngSince ??= now
-    }
+    } else this.#unsure(now)
+  }
+
+  /** Whether it is old is not known: that ends nothing for some seconds, and is warned of then. */
+  #unsure(now) {
+    if (!this.#raised) this.#lateSince = null
+    this.#unsureSince ??= now
+    if (now - this.#unsureSince < UNKNOWN_AFTER_MS) return
+    this.#lateSince = null
+    this.#raised = false
+    this.#blind = this.#limit > 0 && this.#wasKnown
+  }
+
+  /** That is warned of which is not known, where nothing else is. */
+  get isBlind() {
+    return this.#blind && !this.#raised
   }
 
   /** How old the pictures are now, while that is warned of; else null. */

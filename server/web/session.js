@@ -28,12 +28,12 @@ export async function serverStats() {
   return reply.json()
 }
 
-/** Of the question how late it is: a queue on the way is no reason to give up. */
-const CLOCK_MS = 5000
+/** Of the question how late it is: a queue on the way is no reason to give up, and a late answer proves something. */
+const CLOCK_MS = 30000
 
 /**
  * `GET /api/clock`: the times of the exchange for `ClockSync`, by viewer the `pictures` that were sent last to those with
- * these names, and by stream the `doubts` of its pictures.
+ * these names, by stream the `doubts` of its pictures, and which is the `first` stream.
  */
 export async function serverClock(viewers) {
   const asked = performance.now()
@@ -41,8 +41,8 @@ export async function serverClock(viewers) {
   const reply = await request(path, { signal: AbortSignal.timeout(CLOCK_MS) })
   const answered = performance.now()
   if (!reply.ok) throw await refusal(reply)
-  const { received_us: received, sent_us: sent, run, pictures = {}, doubts = {} } = await reply.json()
-  return { asked, answered, received: received / 1000, sent: sent / 1000, run, pictures, doubts }
+  const { received_us: received, sent_us: sent, run, pictures = {}, doubts = {}, first } = await reply.json()
+  return { asked, answered, received: received / 1000, sent: sent / 1000, run, pictures, doubts, first }
 }
 
 /** What the server says of the viewer `id` on `stream`, in the words of `advise`; with its statistics, where it has some. */

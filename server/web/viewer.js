@@ -18,6 +18,8 @@ const STATS_MS = 1000
 /** The same while the panel is closed, for the server's part of the delay and its streams. */
 const DELAY_MS = 10000
 const IDLE_MS = 4000
+/** A bound of the age's error that is larger is told with it. */
+const TOLD_BOUND_MS = 50
 const TOAST_MS = 5000
 /** What a clip has without `?seconds=`, where so much is kept. */
 const CLIP_S = 30
@@ -39,6 +41,8 @@ let opening = null
 let left = false
 /** Why pictures are no live ones of their camera, by the names of the streams. */
 let doubts = {}
+/** The stream of those who name none, as the server said with these. */
+let firstStream
 /** The tiles of the grid: `{ number, title, stream, feed, button, state, message }`; null while it is not shown. */
 let grid = null
 
@@ -49,7 +53,10 @@ function watched(name, video, last) {
       if (feed === main && (document.body.dataset.state !== "live" || document.body.classList.contains("dim"))) render(now)
     },
     stats: learn,
-    doubts: said => { doubts = said },
+    doubts: (said, first) => {
+      doubts = said
+      firstStream = first
+    },
     opened: key => {
       announce(place.proven(key))
       refreshServer()
@@ -215,7 +222,7 @@ function render(now) {
   if (!isLive) awake()
   setText("badge", seen.badge)
   setText("title", grid ? "" : seen.title)
-  setText("reason", grid || ["live", "late"].includes(seen.state) || seen.badge === "Checking" ? "" : reason)
+  setText("reason", grid || ["live", "late", "blind"].includes(seen.state) || seen.badge === "Checking" ? "" : reason)
   $("snapshot").disabled = Boolean(grid) || main.lastPicture === null
   write($("written"), shownStream(), main.video, isLive && !grid)
   const title = grid ? `${page.server?.name || "ROV"} - ${seen.badge}` : tabTitle(now, page.server?.name, what(main))
@@ -225,9 +232,9 @@ function render(now) {
 
 /** All that `view` wants to know of a feed. */
 function what(feed) {
-  const { lastPicture, lastDecoded, connected, lost, byHttp, late } = feed
-  const doubt = doubts[feed.name ?? page.server?.streams[0]?.name]
-  return { lastPicture, lastDecoded, connected, lost, byHttp, late, doubt, awakeSince: page.awakeSince }
+  const { lastPicture, lastDecoded, connected, lost, byHttp, late, blind } = feed
+  const doubt = doubts[feed.name ?? page.server?.streams[0]?.name ?? firstStream]
+  return { lastPicture, lastDecoded, connected, lost, byHttp, late, blind, doubt, awakeSince: page.awakeSince }
 }
 
 /** Each tile by itself; gives what is said of all. */
@@ -267,14 +274,15 @@ function renderFigures() {
   const { video, samples, session, shownMs } = main
   const stream = page.server?.streams.find(({ name }) => name === shownStream())
   const mean = shownMs.length ? shownMs.reduce((a, b) => a + b) / shownMs.length : undefined
-  const live = ["live", "late"].includes(document.body.dataset.state) && samples.length > 1
+  const live = ["live", "late", "blind"].includes(document.body.dataset.state) && samples.length > 1
   const size = [video.videoWidth, video.videoHeight]
   const { rows, total, stages } = live
     ? figures(samples[0], samples.at(-1), size, stream, mean, page.server?.viewers, session?.id)
     : { rows: [["State", document.body.dataset.state === "backup" ? "MJPEG by HTTP" : "not live"]], stages: [] }
   const age = isMoving(document.body.dataset.state) ? meanAge(main.ages) : null
   // What is known of the way is no age: it may be a part of it.
-  setText("delay", age ? `${age.age.toFixed(0)} ms` : "")
+  const bound = age?.bound > TOLD_BOUND_MS ? ` ±${age.bound.toFixed(0)}` : ""
+  setText("delay", age && document.body.dataset.state !== "blind" ? `${age.age.toFixed(0)} ms${bound}` : "")
   if (age) {
     rows.push(["Age", `${age.age.toFixed(0)} ms ±${age.bound.toFixed(1)}`])
     const [p50, p95, p99] = [0.5, 0.95, 0.99].map(share => main.allAges.quantile(share))

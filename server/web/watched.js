@@ -12,6 +12,9 @@ const WINDOW_MS = 2000
 const CLOCK_MS = 1000
 const FIRST_CLOCK_MS = 200
 const FIRST_CLOCKS = 5
+/** After so long without an answer there are two questions, at the most: browsers have few connections. */
+const CLOCK_RETRY_MS = 5000
+const MAX_CLOCKS = 2
 /** Timestamps of pictures that differ so much from when these are shown are those of another pipeline. */
 const JUMP_MS = 3000
 /** From which age on pictures are warned of: as the address of the page says. */
@@ -82,7 +85,10 @@ export class Watched {
   static #feeds = new Set()
   static #clocks = 0
   static #clockAsked = -Infinity
-  static #isClockAsked = false
+  /** When the newest was asked that is answered. */
+  static #newest = -Infinity
+  /** Questions that are not answered. */
+  static #clocksAsked = 0
   /** When what is known of it was last forgotten. */
   static #forgotten = -Infinity
   /** The timestamp of a picture of the session and when that was captured; null: not known. */
@@ -107,8 +113,8 @@ export class Watched {
 
   /**
    * `name` of the stream, null: the server's first. `video` and `last`, a canvas for what is no video, show it. `on`:
-   * `presented(now)` a picture, `stats(stats)` of the server, `doubts(doubts)` of pictures by their streams, `opened(key)` with
-   * a server of this key, or refused, `blocked()`: a touch is needed.
+   * `presented(now)` a picture, `stats(stats)` of the server, `doubts(doubts, first)` of pictures by their streams,
+   * `opened(key)` with a server of this key, or refused, `blocked()`: a touch is needed.
    */
   constructor(name, video, last, on) {
     Object.assign(this, { name, video, last, on })
@@ -228,22 +234,26 @@ export class Watched {
 
   static async #askClock(now) {
     const pause = Watched.#clocks < FIRST_CLOCKS ? FIRST_CLOCK_MS : CLOCK_MS
-    // One question at a time, which ends by itself.
-    if (Watched.#isClockAsked || now - Watched.#clockAsked < pause) return
-    Watched.#isClockAsked = true
+    // One question at a time, and another where the connection of the first may have been lost with the link.
+    const waits = now - Watched.#clockAsked < (Watched.#clocksAsked ? CLOCK_RETRY_MS : pause)
+    if (waits || Watched.#clocksAsked >= MAX_CLOCKS) return
+    Watched.#clocksAsked += 1
     Watched.#clockAsked = now
     Watched.#clocks += 1
     const ids = [...Watched.#feeds].map(({ session }) => session?.id).filter(Boolean)
     const answer = await serverClock(ids).catch(error => ({ error }))
-    Watched.#isClockAsked = false
+    Watched.#clocksAsked -= 1
     if (!answer.error) Watched.#sync.add(answer)
+    // What is proven holds; all else is of the newest.
+    if (answer.asked < Watched.#newest) return
+    Watched.#newest = answer.asked ?? Watched.#newest
     for (const feed of Watched.#feeds) feed.#clockRead(answer)
   }
 
-  #clockRead({ error, pictures, doubts }) {
+  #clockRead({ error, pictures, doubts, first }) {
     if (error) return void (this.ageUnknown ||= `The server does not tell its clock: ${error.message}`)
     this.#anchor = pictures[this.session?.id] ?? this.#anchor
-    this.on.doubts?.(doubts)
+    this.on.doubts?.(doubts, first)
   }
 
   /** A picture that was captured then, by the server's clock, is shown at `at`, by `performance.now()`; else why not. */
@@ -265,6 +275,13 @@ export class Watched {
     }
     while (this.ages.length && this.ages[0].at < at - WINDOW_MS) this.ages.shift()
     this.#alarm.shown(known, at)
+  }
+
+  /** Why it is not known any more whether they are old, while that is warned of; else "". */
+  get blind() {
+    if (!this.#alarm.isBlind) return ""
+    const bound = this.ages.at(-1)?.bound
+    return this.ageUnknown || `The server's clock is known to ±${bound?.toFixed(0) ?? "?"} ms only`
   }
 
   /** How old the pictures are, while they move and are older than they may be; else null. */

@@ -8,6 +8,7 @@ use rov_client::cli::Cli;
 use rov_client::clock::Unknown;
 use rov_client::display::Stage;
 use rov_client::feeds::Feeds;
+use rov_client::late::Warning;
 use rov_client::stats::AgeReport;
 use rov_common::capture_clock::{CaptureClock, beside_monotonic};
 use rov_common::sync::lock;
@@ -84,7 +85,7 @@ fn over_any_link_and_with_a_clock_that_is_an_hour_off_the_age_agrees_with_the_ma
 struct Pilot {
     runtime: Runtime,
     feeds: Option<Feeds>,
-    late: Option<Duration>,
+    late: Option<Warning>,
 }
 
 impl Pilot {
@@ -140,7 +141,7 @@ fn a_queue_before_the_encoder_raises_the_alarm_and_is_told_by_each_transport() {
     for transport in ["webrtc", "rtsp"] {
         let named = ["--host", &address, "--transport", transport, "--rtsp-port", &rtsp, "--stream", "stream1"];
         let mut pilot = Pilot::start(&named);
-        pilot.until("an alarm", |pilot| pilot.late.is_some_and(|age| age >= QUEUE));
+        pilot.until("an alarm", |pilot| matches!(pilot.late, Some(Warning::Old(age)) if age >= QUEUE));
         let (age, unknown) = pilot.report();
         let age = age.expect("an age");
         println!("{transport}: {age:?}");

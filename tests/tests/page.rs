@@ -165,6 +165,35 @@ fn the_age_on_the_page_agrees_with_the_marks_and_old_pictures_are_marked() {
     assert_eq!(chromium.complaints(), Vec::<String>::new());
 }
 
+/// As where the page is opened through a queue of 2 s.
+#[test]
+fn an_age_that_is_known_badly_is_marked_as_not_known_until_it_is() {
+    let server = Server::start(&["--width", "640", "--height", "360"]);
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let page = chromium.open("about:blank");
+    let slow = "globalThis.slow = 2000; { const ask = fetch; globalThis.fetch = async (url, options) => { \
+                const reply = await ask(url, options); \
+                if (String(url).includes('api/clock')) await new Promise(done => setTimeout(done, slow)); return reply } }";
+    chromium.call(Some(&page), "Page.addScriptToEvaluateOnNewDocument", json!({ "source": slow }));
+    chromium.call(Some(&page), "Page.navigate", json!({ "url": server.url("/?max-age=500") }));
+    let text = |id: &str| format!("document.getElementById('{id}').textContent");
+    let bound = format!("/^\\d+ ms \u{b1}1\\d\\d\\d$/.test({})", text("delay"));
+    chromium.wait_for(&page, &format!("document.getElementById('delay') && {bound}"), wait::START);
+    let is_marked = format!(
+        "document.body.dataset.state === 'blind' && {} === 'AGE NOT KNOWN' && {} === 'age ?' && {}.includes('only') \
+         && getComputedStyle(document.body, '::after').borderImageSource.includes('gradient') \
+         && document.title.endsWith('AGE NOT KNOWN') && {} === ''",
+        text("mark"),
+        text("badge"),
+        text("mark-detail"),
+        text("delay")
+    );
+    chromium.wait_for(&page, &is_marked, wait::START);
+    chromium.evaluate(&page, "slow = 0");
+    chromium.wait_for(&page, "document.body.dataset.state !== 'blind'", wait::START);
+}
+
 #[test]
 fn the_vehicles_name_stays_with_state_and_delay_also_in_a_small_window() {
     let server = Server::start(&["--name", "Nemo of the deep blue harbour", "--stream2", "160x120@15,200"]);

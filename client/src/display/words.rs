@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use rov_common::clock_sync::Age;
+
 use super::{STALE_AFTER, Status, ViewModel};
+use crate::late::Warning;
 use crate::overlay::{Badge, BadgeState, Mark, Menu, Message, Tone};
 use crate::recording::Told;
 use crate::streams::Doubt;
@@ -15,6 +18,8 @@ pub enum Presentation {
     Live,
     /// As it is, marked with its age: it moves, and is older than it may be.
     Late { age: Duration },
+    /// As it is, marked: it moves, and its age is not known any more.
+    Blind,
     /// Dimmed, with its age written over it.
     Stale { age: Duration },
     /// There is none.
@@ -24,7 +29,7 @@ pub enum Presentation {
 impl Presentation {
     /// New pictures come.
     pub fn is_moving(self) -> bool {
-        matches!(self, Self::Live | Self::Late { .. })
+        matches!(self, Self::Live | Self::Late { .. } | Self::Blind)
     }
 
     /// As it is written.
@@ -38,21 +43,29 @@ impl Presentation {
 }
 
 /// Decides how the newest picture, which was due at `last_picture_at`, may be presented. When the session is known to
-/// be lost its last picture is old at once. `late`: how old it is, where that is over the limit.
+/// be lost its last picture is old at once. `late`: what is to be warned of while it moves.
 pub fn presentation(
     now: Instant,
     last_picture_at: Option<Instant>,
     status: &Status,
-    late: Option<Duration>,
+    late: Option<Warning>,
 ) -> Presentation {
     let Some(at) = last_picture_at else { return Presentation::Waiting };
     let age = now.saturating_duration_since(at);
     if age >= STALE_AFTER || matches!(status, Status::Lost { .. }) {
         Presentation::Stale { age }
     } else {
-        late.map_or(Presentation::Live, |age| Presentation::Late { age })
+        match late {
+            None => Presentation::Live,
+            Some(Warning::Old(age)) => Presentation::Late { age },
+            Some(Warning::Unknown) => Presentation::Blind,
+        }
     }
 }
+
+/// Of a bound of the age's error that is told with it.
+const TOLD_BOUND: Duration = Duration::from_millis(50);
+const BLIND: &str = "AGE NOT KNOWN";
 
 /// How a picture is marked that is no live picture of its camera. The page (`advice.js`) says the same.
 pub fn mark(presentation: Presentation, view: &ViewModel) -> Option<Mark> {
@@ -65,9 +78,20 @@ pub fn mark(presentation: Presentation, view: &ViewModel) -> Option<Mark> {
         // What is no picture of the camera is said first.
         (Presentation::Late { age }, Doubt::Frozen(_)) => marked("CAMERA FROZEN".to_owned(), &late(age)),
         (Presentation::Late { age }, Doubt::Substitute(_)) => marked("TEST PICTURE".to_owned(), &late(age)),
+        (Presentation::Blind, Doubt::None) => marked(BLIND.to_owned(), &why_blind(view)),
         (Presentation::Live, Doubt::None) => None,
-        (Presentation::Live, Doubt::Frozen(reason)) => marked("CAMERA FROZEN".to_owned(), reason),
-        (Presentation::Live, Doubt::Substitute(reason)) => marked("TEST PICTURE".to_owned(), reason),
+        (Presentation::Live | Presentation::Blind, Doubt::Frozen(reason)) => marked("CAMERA FROZEN".to_owned(), reason),
+        (Presentation::Live | Presentation::Blind, Doubt::Substitute(reason)) => {
+            marked("TEST PICTURE".to_owned(), reason)
+        }
+    }
+}
+
+fn why_blind(view: &ViewModel) -> String {
+    match view.overlay.age {
+        Some(Err(unknown)) => unknown.to_string(),
+        Some(Ok(age)) => format!("the server's clock is known to \u{b1}{} ms only", age.bound.as_millis()),
+        None => String::new(),
     }
 }
 
@@ -88,7 +112,7 @@ pub fn message(presentation: Presentation, status: &Status) -> Option<Message> {
     };
     let message = |title: String, detail: &str, tone| Message { title, detail: sentence(detail), tone, menu: None };
     match presentation {
-        Presentation::Live | Presentation::Late { .. } => None,
+        Presentation::Live | Presentation::Late { .. } | Presentation::Blind => None,
         Presentation::Stale { age } => {
             let why = if explained.is_empty() { "connected, but no picture comes" } else { explained };
             Some(message(format!("NO VIDEO {}", duration(age)), why, Tone::Warning))
@@ -136,6 +160,7 @@ pub fn title(name: &str, presentation: Presentation, view: &ViewModel) -> String
         (BadgeState::Live, _) => "live".to_owned(),
         (BadgeState::Late, Presentation::Late { age }) => late(age),
         (BadgeState::Late, _) => "OLD".to_owned(),
+        (BadgeState::Blind, _) => BLIND.to_owned(),
         (BadgeState::Doubtful, _) => mark(presentation, view).map(|mark| mark.title).unwrap_or_default(),
         (BadgeState::NoVideo, Presentation::Stale { age }) => format!("NO VIDEO {}", duration(age)),
         (BadgeState::NoVideo, _) => "NO VIDEO".to_owned(),
@@ -148,9 +173,17 @@ pub fn title(name: &str, presentation: Presentation, view: &ViewModel) -> String
 /// How old pictures are, behind the window's title.
 pub fn title_age(presentation: Presentation, view: &ViewModel) -> String {
     match (presentation, view.overlay.age) {
-        (Presentation::Live, Some(Ok(age))) => format!(", {} ms", age.age.as_millis()),
+        (Presentation::Live, Some(Ok(age))) => {
+            let bound = told_bound(age).map(|ms| format!(" \u{b1}{ms}")).unwrap_or_default();
+            format!(", {} ms{bound}", age.age.as_millis())
+        }
         _ => String::new(),
     }
+}
+
+/// Where it is large, in milliseconds.
+fn told_bound(age: Age) -> Option<u32> {
+    (age.bound > TOLD_BOUND).then_some(age.bound.as_millis() as u32)
 }
 
 /// The window's title while it shows the grid: of each tile whether it is live.
@@ -172,9 +205,10 @@ fn without_controls(title: String) -> String {
 
 fn state(presentation: Presentation, view: &ViewModel) -> BadgeState {
     match (presentation, &view.status) {
-        (Presentation::Live | Presentation::Late { .. }, _) if view.doubt != Doubt::None => BadgeState::Doubtful,
+        (moving, _) if moving.is_moving() && view.doubt != Doubt::None => BadgeState::Doubtful,
         (Presentation::Live, _) => BadgeState::Live,
         (Presentation::Late { .. }, _) => BadgeState::Late,
+        (Presentation::Blind, _) => BadgeState::Blind,
         (Presentation::Waiting, Status::Connecting { .. } | Status::Live) if view.question.is_some() => {
             BadgeState::Choosing
         }
@@ -187,15 +221,14 @@ fn state(presentation: Presentation, view: &ViewModel) -> BadgeState {
 pub fn badge(name: &str, presentation: Presentation, view: &ViewModel) -> Badge {
     let state = state(presentation, view);
     let is_live = presentation.is_moving();
-    let delay: f64 = match view.overlay.age {
-        Some(Ok(age)) => age.age.as_secs_f64() * 1e3,
-        // What is known of the way is no age: it may be the decoding alone.
-        _ => 0.0,
-    };
+    // What is known of the way is no age: it may be the decoding alone.
+    let age = view.overlay.age.and_then(Result::ok).filter(|_| is_live && presentation != Presentation::Blind);
+    let delay = age.map(|age| (age.age.as_secs_f64() * 1e3).round() as u32);
     Badge {
         name: name.to_owned(),
         state,
-        delay_ms: (is_live && delay > 0.0).then_some(delay.round() as u32),
+        delay_ms: delay.filter(|delay| *delay > 0),
+        bound_ms: age.and_then(told_bound),
         remark: "",
         recorded: None,
         link: if is_live { view.overlay.transport.clone() } else { String::new() },
@@ -238,7 +271,6 @@ fn sentence(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rov_common::clock_sync::Age;
     use rov_common::units::Resolution;
 
     use super::*;
@@ -304,6 +336,14 @@ mod tests {
         for (presentation, doubt, expected, name, state) in [
             (late(1_290), none.clone(), "1.2 s OLD", "Nemo - 1.2 s OLD", BadgeState::Late),
             (late(12_900), none.clone(), "12 s OLD", "Nemo - 12 s OLD", BadgeState::Late),
+            (Presentation::Blind, none.clone(), "AGE NOT KNOWN", "Nemo - AGE NOT KNOWN", BadgeState::Blind),
+            (
+                Presentation::Blind,
+                Doubt::Frozen(reason()),
+                "CAMERA FROZEN",
+                "Nemo - CAMERA FROZEN",
+                BadgeState::Doubtful,
+            ),
             (late(310), Doubt::Frozen(reason()), "CAMERA FROZEN", "Nemo - CAMERA FROZEN", BadgeState::Doubtful),
             (late(310), Doubt::Substitute(reason()), "TEST PICTURE", "Nemo - TEST PICTURE", BadgeState::Doubtful),
             (
@@ -332,7 +372,7 @@ mod tests {
             assert_eq!(grid_title("Nemo", &tiles), "Nemo - 1 of 2 live");
             let none_live = match presentation {
                 Presentation::Late { .. } => "Nemo - OLD",
-                Presentation::Live => "Nemo - 0 of 1 live",
+                Presentation::Live | Presentation::Blind => "Nemo - 0 of 1 live",
                 Presentation::Stale { .. } | Presentation::Waiting => "Nemo - NO VIDEO",
             };
             assert_eq!(grid_title("Nemo", &tiles[..1]), none_live);
@@ -357,6 +397,25 @@ mod tests {
         assert_eq!(said(&view), (None, "Nemo - live".to_owned()));
         view.overlay.age = Some(Ok(Age { age: Duration::from_micros(42_400), bound: Duration::from_millis(1) }));
         assert_eq!(said(&view), (Some(42), "Nemo - live, 42 ms".to_owned()));
+    }
+
+    /// As of a program that was started through a queue of 2 s.
+    #[test]
+    fn an_age_that_is_known_badly_is_told_with_its_bound_and_where_it_is_not_known_why() {
+        let mut view = ViewModel { status: Status::Live, ..ViewModel::default() };
+        let (age, bound) = (Duration::from_secs(1), Duration::from_secs(1));
+        view.overlay.age = Some(Ok(Age { age, bound }));
+        let live = Presentation::Live;
+        assert_eq!(title("Nemo", live, &view) + &title_age(live, &view), "Nemo - live, 1000 ms \u{b1}1000");
+        assert_eq!((badge("", live, &view).delay_ms, badge("", live, &view).bound_ms), (Some(1_000), Some(1_000)));
+        let blind = presentation(Instant::now(), Some(Instant::now()), &Status::Live, Some(Warning::Unknown));
+        assert_eq!(title("Nemo", blind, &view) + &title_age(blind, &view), "Nemo - AGE NOT KNOWN");
+        assert_eq!(badge("", blind, &view).delay_ms, None);
+        let detail = |view: &ViewModel| mark(blind, view).map(|mark| mark.detail);
+        assert_eq!(detail(&view).as_deref(), Some("The server's clock is known to \u{b1}1000 ms only"));
+        view.overlay.age = Some(Err(Unknown::NotRead));
+        assert_eq!(detail(&view).as_deref(), Some("The server's clock has not been read yet"));
+        assert_eq!(grid_title("Nemo", &[(live, Doubt::None), (blind, Doubt::None)]), "Nemo - 1 of 2 live");
     }
 
     #[test]

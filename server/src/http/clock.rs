@@ -35,9 +35,9 @@ pub(super) async fn clock(
     let doubt = |stream: &Arc<Stream>| Some((stream.name().to_owned(), stream.status().picture_doubt()?));
     let doubts = Some(api.streams.iter().filter_map(doubt).collect());
     // One for all streams.
-    let clock = api.streams[0].clock();
+    let (clock, first) = (api.streams[0].clock(), api.streams[0].name().to_owned());
     let (received_us, sent_us) = (clock.at(received.0).micros(), clock.at(Instant::now()).micros());
-    let reading = ClockReading { received_us, sent_us, run: clock.run(), pictures, doubts };
+    let reading = ClockReading { received_us, sent_us, run: clock.run(), pictures, doubts, first };
     // It is never that of another moment.
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(reading)).into_response())
 }

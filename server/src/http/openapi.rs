@@ -128,7 +128,7 @@ fn write(summary: &str, parameters: &[Value], schema: Value) -> Value {
 fn clock() -> Value {
     let viewers = json!({ "name": "viewers", "in": "query", "required": false, "schema": { "type": "string" } });
     read(
-        "The clock of the times of capture; of viewers by WebRTC also the picture that was sent last, and what is not live",
+        "The clock of the times of capture; of viewers by WebRTC also the last picture sent; what is not live, the first stream",
         &[viewers],
     )
 }

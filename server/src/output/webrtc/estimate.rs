@@ -461,9 +461,8 @@ impl Estimator {
         // Else some packets are from before the link became worse.
         let is_clean = newest - self.fresh_from < HISTORY;
         let since = |at: Instant| now.saturating_duration_since(at);
-        let burst = self.burst.filter(|burst| {
-            since(burst.at) < if burst.loss.is_some() { BURST_MEMORY } else { LOSS_MEMORY }
-        });
+        let burst =
+            self.burst.filter(|burst| since(burst.at) < if burst.loss.is_some() { BURST_MEMORY } else { LOSS_MEMORY });
         if let Some(Burst { estimate, loss: Some(before), .. }) = burst
             && self.estimate < estimate * LOWER
             && loss > before * HARDLY

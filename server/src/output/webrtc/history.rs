@@ -63,7 +63,9 @@ impl History {
     /// For how long packets were sent after the last one that is known to have arrived.
     pub fn unreported(&self) -> Duration {
         let (first, last) = (self.packets.front(), self.packets.back());
-        first.zip(last).map_or(Duration::ZERO, |(first, last)| last.departure.saturating_duration_since(first.departure))
+        first
+            .zip(last)
+            .map_or(Duration::ZERO, |(first, last)| last.departure.saturating_duration_since(first.departure))
     }
 
     /// Keeps so many at most, and none that is old.
