@@ -109,7 +109,8 @@ fn save(folder: &Path, api: &Api, about: &About, stop: &AtomicBool) -> Result<St
     let (name, file) = create(folder, &snapshot::label(about), |label| Name::new(begun, label).of_clip())?;
     let bytes = write_into(clip, file, &folder.join(&name), stop)?;
     tracing::info!("clip: {}", folder.join(&name).display());
-    Ok(format!("Saved {name}: {seconds}{}", Bytes(bytes)))
+    let remarks = about.remarks.iter().map(|remark| format!(". {}", remark.trim_end_matches('.'))).collect::<String>();
+    Ok(format!("Saved {name}: {seconds}{}{remarks}", Bytes(bytes)))
 }
 
 /// Asks a server for a clip of so many seconds, or of as many as it keeps.
@@ -173,6 +174,8 @@ fn write_into(clip: Clip, file: File, path: &Path, stop: &AtomicBool) -> Result<
     let part = part(path);
     let written = copy(clip, file, stop).and_then(|bytes| {
         let named = fs::rename(&part, path).map(|()| bytes);
+        // The name, too, outlasts a power cut.
+        path.parent().filter(|_| named.is_ok()).map(snapshot::keep_names);
         named.map_err(|error| format!("{}: cannot rename: {error}", part.display()))
     });
     if written.is_err() {
@@ -241,6 +244,38 @@ mod tests {
         let saved = ["Nemo-bow-2.mp4", "Nemo-bow.mp4"].map(|name| format!("clip_2023-11-14_22-13-20.012Z_{name}"));
         assert_eq!(names(folder.path()), saved, "nothing else is left");
         assert_eq!(fs::read(folder.path().join(&saved[1])).expect("the first"), b"whole");
+    }
+
+    #[test]
+    fn what_is_saved_says_what_is_wrong_with_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let stats = format!("http://{}/api/stats", server.local_addr().expect("its address")).parse().expect("a URL");
+        let serving = std::thread::spawn(move || {
+            let (mut client, _) = server.accept().expect("a client");
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).expect("a request");
+                asked.push(byte[0]);
+            }
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nX-Timestamp: 1700000000.012\r\n\
+                        X-Content-Duration: 30.4\r\nContent-Length: 4\r\nConnection: close\r\n\r\nclip";
+            client.write_all(head.as_bytes()).expect("answered");
+        });
+        let api = Api { stats, http: crate::whep::Http::default(), id: String::new() };
+        let about = About {
+            taken: Captured(Duration::ZERO),
+            vehicle: "Nemo".to_owned(),
+            camera: "bow".to_owned(),
+            stream: "stream1".to_owned(),
+            position: rov_common::exif::Position::default(),
+            remarks: vec!["The camera is frozen: no motion.".to_owned()],
+        };
+        let said = save(folder.path(), &api, &about, &AtomicBool::new(false)).expect("a clip");
+        serving.join().expect("served");
+        let name = "clip_2023-11-14_22-13-20.012Z_Nemo_bow_stream1.mp4";
+        assert_eq!(said, format!("Saved {name}: 30 s, 4 B. The camera is frozen: no motion"));
     }
 
     #[test]

@@ -440,7 +440,7 @@ mod tests {
         follow("Nemo");
         let api = |host: &str| {
             let stats = format!("http://{host}:8080/api/stats").parse().expect("a URL");
-            feed.viewer.set_api(Some(Api { stats, http: Http::default() }));
+            feed.viewer.set_api(Some(Api { stats, http: Http::default(), id: String::new() }));
         };
         let origin = |picture: &Picture| {
             let (api, is_watched) = feed.origin(picture);
@@ -459,6 +459,8 @@ mod tests {
         let new = feed.take(|| Some(picture())).expect("of this session");
         assert_eq!(named(&new), "Dory");
         assert_eq!(origin(&new), (Some("dory".to_owned()), true));
+        feed.viewer.set_other("another one answers there".to_owned());
+        assert_eq!(origin(&new), (Some("dory".to_owned()), false), "at the same address");
         // Nobody knows whose one is that is taken while its session ends.
         assert!(feed.take(|| Some((picture(), feed.viewer.mailbox.clear()).0)).is_none());
     }

@@ -532,7 +532,10 @@ impl Stage for Feeds {
         let mut telemetry = self.told.fields(now);
         let mut seen = |feed: &Arc<Feed>| {
             let snapped = shown.iter().find(|snapped| snapped.id == feed.id);
-            let nothing = || Seen { picture: None, about: feed.nothing(now), captured: None, api: feed.viewer.api() };
+            let nothing = || {
+                let picture = Err("there was no picture".to_owned());
+                Seen { picture, about: feed.nothing(now), captured: None, api: feed.viewer.api() }
+            };
             let Some(snapped) = snapped else { return nothing() };
             let (api, is_watched) = feed.origin(snapped.picture);
             let Some(snapshot) = feed.snapshot(snapped.picture, snapped.is_moving, now) else { return nothing() };
@@ -541,7 +544,7 @@ impl Stage for Feeds {
                 telemetry.clear();
                 about.remarks.push("Another server is connected by now: its telemetry is left out.".to_owned());
             }
-            Seen { picture: Some(picture), about, captured: snapped.picture.captured, api }
+            Seen { picture: Ok(picture), about, captured: snapped.picture.captured, api }
         };
         let seen = self.panes().iter().map(&mut seen).collect();
         let begun = match &mut self.events {

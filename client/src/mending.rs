@@ -601,7 +601,7 @@ mod tests {
     #[test]
     fn a_stream_is_asked_for_by_its_name() {
         let stats = Url::parse("http://10.0.0.2:8080/api/stats").expect("a URL");
-        let vehicle = Api { stats, http: whep::Http::default() };
+        let vehicle = Api { stats, http: whep::Http::default(), id: String::new() };
         let url = range(place(&vehicle, RING, "bow/stream 1"), at(0), at(1));
         let expected = "http://10.0.0.2:8080/api/ring?stream=bow%2Fstream+1&from=1700000000000000&to=1700000000001000";
         assert_eq!(url.as_str(), expected);

@@ -839,7 +839,7 @@ mod tests {
     fn many_short_recordings_of_a_vehicle_that_is_silent_do_not_keep_the_next_from_beginning() {
         let mut bench = bench(true);
         let stats = url::Url::parse("http://127.0.0.1:9/api/stats").expect("a URL");
-        bench.tape.set_vehicle(Some(Api { stats, http: crate::whep::Http::default() }));
+        bench.tape.set_vehicle(Some(Api { stats, http: crate::whep::Http::default(), id: String::new() }));
         for number in 0..UNSETTLED as u32 + 4 {
             bench.run(number * 10..number * 10 + 5);
             let unsettled = lock(&bench.recording.reels).open.iter().filter(|reel| !reel.is_settled()).count();
@@ -853,7 +853,7 @@ mod tests {
     fn another_vehicle_is_not_asked_for_what_the_former_one_sent_nor_the_former_for_its() {
         let mut bench = bench(true);
         let stats = url::Url::parse("http://127.0.0.1:9/api/stats").expect("a URL");
-        bench.tape.set_vehicle(Some(Api { stats, http: crate::whep::Http::default() }));
+        bench.tape.set_vehicle(Some(Api { stats, http: crate::whep::Http::default(), id: String::new() }));
         bench.run(0..5);
         let first = lock(&bench.tape.state).reel.clone().expect("it records");
         bench.tape.set_source(source("Dory", "bow/stream1"));

@@ -8,6 +8,8 @@ use std::path::{Component, Path, PathBuf};
 use crate::event::{self, Event, Part, Picture, Place};
 
 const FILE: &str = "report.html";
+/// At the end of the name of what the page gives of an event's clip, which follows what it gives of the event.
+const CLIP: &str = "_event_clip";
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#16202a}\
     section{border-top:1px solid #c8d2da;padding:1rem 0;break-inside:avoid}h1,h2{line-height:1.2}h2{margin:0;font-size:1.1rem}\
     p.text{font-size:1.2rem;white-space:pre-wrap;overflow-wrap:anywhere;margin:.3rem 0}img{max-width:100%;height:auto;display:block}\
@@ -19,50 +21,104 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;mar
 /// # Errors
 /// Says why there is none.
 pub fn write(folder: &Path) -> Result<(PathBuf, usize), String> {
-    let found = find(folder)?;
-    if found.is_empty() {
+    let dive = find(folder)?;
+    let packed = not_unpacked(&dive.packed);
+    packed.iter().for_each(|text| tracing::warn!("{}: {text}", folder.display()));
+    if dive.events.is_empty() {
+        let packed = packed.map(|text| format!("; {text}")).unwrap_or_default();
         return Err(format!(
-            "{}: there are no events in it: give the folder that --save-dir named, with {} in folders of it",
+            "{}: there are no events in it: give the folder that --save-dir named, with {} in folders of it{packed}",
             folder.display(),
             event::FILE
         ));
     }
-    let page = page(folder, &found);
+    let page = page(folder, &dive);
     let (path, part) = (folder.join(FILE), folder.join(format!("{FILE}.part")));
     let written = fs::write(&part, page).and_then(|()| fs::rename(&part, &path));
     written.map_err(|error| format!("{}: cannot write: {error}", path.display()))?;
-    Ok((path, found.len()))
+    Ok((path, dive.events.len()))
 }
 
-/// The folder of an event by its name, and what its file says, or why that cannot be read.
-type Found = (String, Result<Event, String>);
+/// The events of a folder, the oldest first; those that cannot be read at the end.
+struct Dive {
+    events: Vec<Found>,
+    /// ZIP files of the page that nobody has unpacked.
+    packed: Vec<String>,
+}
 
-/// The oldest first; those that cannot be read at the end.
-fn find(folder: &Path) -> Result<Vec<Found>, String> {
-    let cannot = |error| format!("{}: cannot be read: {error}", folder.display());
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(cannot)? {
-        let entry = entry.map_err(cannot)?;
-        let file = entry.path().join(event::FILE);
-        // Of a name that is no text no address can be made that all browsers read.
-        let Ok(name) = entry.file_name().into_string() else { continue };
+struct Found {
+    /// Of the event.
+    name: String,
+    /// Its folder, as the page finds it beside itself.
+    folder: PathBuf,
+    /// What its file says, or why that cannot be read.
+    event: Result<Event, String>,
+}
+
+impl Found {
+    fn read(folder: &Path, place: PathBuf, name: &str) -> Option<Self> {
+        let file = folder.join(&place).join(event::FILE);
         if !file.is_file() {
-            continue;
+            return None;
         }
         let text = fs::read(&file).map_err(|error| error.to_string());
         let event = text.and_then(|text| serde_json::from_slice::<Event>(&text).map_err(|error| error.to_string()));
         if let Err(error) = &event {
             tracing::warn!("{}: cannot be read: {error}", file.display());
         }
-        found.push((name, event));
+        Some(Self { name: name.to_owned(), folder: place, event })
     }
-    let time = |found: &Found| found.1.as_ref().ok().map(|event| event.captured.clone());
-    found.sort_by_key(|found| (found.1.is_err(), time(found), found.0.clone()));
-    Ok(found)
+
+    fn has_clip(&self, folder: &Path) -> bool {
+        let mut pictures = self.event.iter().flat_map(|event| &event.pictures);
+        pictures.any(|picture| address(folder, &self.folder, &picture.clip).is_ok())
+    }
 }
 
-fn page(folder: &Path, found: &[Found]) -> String {
-    let events = || found.iter().filter_map(|(_, event)| event.as_ref().ok());
+fn find(folder: &Path) -> Result<Dive, String> {
+    let cannot = |error| format!("{}: cannot be read: {error}", folder.display());
+    let (mut events, mut packed) = (Vec::<Found>::new(), Vec::new());
+    for entry in fs::read_dir(folder).map_err(cannot)? {
+        // Of a name that is no text no address can be made that all browsers read.
+        let Ok(entry) = entry.map_err(cannot)?.file_name().into_string() else { continue };
+        if entry.ends_with("_event.zip") || entry.ends_with(&format!("{CLIP}.zip")) {
+            packed.push(entry);
+            continue;
+        }
+        // Some programs unpack into a folder of the name of the ZIP file.
+        let name = entry.strip_suffix(CLIP).map_or_else(|| entry.clone(), |name| format!("{name}_event"));
+        let inside = Path::new(&entry).join(&name);
+        let found = Found::read(folder, PathBuf::from(&entry), &entry).or_else(|| Found::read(folder, inside, &name));
+        let Some(found) = found else { continue };
+        match events.iter_mut().find(|event| event.name == found.name) {
+            // Unpacked into two folders: that with the clip.
+            Some(event) if found.has_clip(folder) => *event = found,
+            Some(_) => {}
+            None => events.push(found),
+        }
+    }
+    packed.retain(|file| {
+        let (name, is_clip) = match file.strip_suffix(&format!("{CLIP}.zip")) {
+            Some(name) => (format!("{name}_event"), true),
+            None => (file.trim_end_matches(".zip").to_owned(), false),
+        };
+        let of = events.iter().find(|event| event.name == name);
+        of.is_none_or(|event| is_clip && !event.has_clip(folder))
+    });
+    packed.sort();
+    let time = |found: &Found| found.event.as_ref().ok().map(|event| event.captured.clone());
+    events.sort_by_key(|found| (found.event.is_err(), time(found), found.name.clone()));
+    Ok(Dive { events, packed })
+}
+
+/// None: there are none.
+fn not_unpacked(packed: &[String]) -> Option<String> {
+    let names = packed.join(", ");
+    (!packed.is_empty()).then(|| format!("ZIP files of events that are not unpacked: {}: {names}", packed.len()))
+}
+
+fn page(folder: &Path, dive: &Dive) -> String {
+    let events = || dive.events.iter().filter_map(|found| found.event.as_ref().ok());
     let vehicle = events().map(|event| event.vehicle.as_str()).find(|name| !name.is_empty()).unwrap_or("Dive");
     let days = events().map(|event| day(&event.captured)).filter(|day| !day.is_empty()).collect::<Vec<_>>();
     let days = match (days.first(), days.last()) {
@@ -75,11 +131,14 @@ fn page(folder: &Path, found: &[Found]) -> String {
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>{STYLE}</style>\n</head>\n<body>\n\
          <h1>{title}</h1>\n<p>Events: {}. Times are UTC.</p>\n",
-        found.len()
+        dive.events.len()
     );
-    for (name, event) in found {
+    if let Some(packed) = not_unpacked(&dive.packed) {
+        let _ = writeln!(page, "<p class=\"failed\">{}</p>", escaped(&packed));
+    }
+    for Found { name, folder: place, event } in &dive.events {
         page.push_str(&match event {
-            Ok(event) => section(folder, name, event),
+            Ok(event) => section(folder, place, event),
             Err(reason) => format!(
                 "<section>\n<h2>{}</h2>\n<p class=\"failed\">{} cannot be read: {}</p>\n</section>\n",
                 escaped(name),
@@ -92,7 +151,7 @@ fn page(folder: &Path, found: &[Found]) -> String {
     page
 }
 
-fn section(folder: &Path, name: &str, event: &Event) -> String {
+fn section(folder: &Path, place: &Path, event: &Event) -> String {
     let text = if event.text.is_empty() { "(no text)" } else { &event.text };
     let mut section = format!(
         "<section>\n<h2><time datetime=\"{0}\">{1}</time></h2>\n<p class=\"text\">{2}</p>\n",
@@ -110,17 +169,17 @@ fn section(folder: &Path, name: &str, event: &Event) -> String {
         section.push_str("</dl>\n");
     }
     for picture in &event.pictures {
-        section.push_str(&figure(folder, name, picture));
+        section.push_str(&figure(folder, place, picture));
     }
     section.push_str("</section>\n");
     section
 }
 
-fn figure(folder: &Path, name: &str, picture: &Picture) -> String {
+fn figure(folder: &Path, place: &Path, picture: &Picture) -> String {
     let of = [picture.camera.as_str(), &picture.stream].into_iter().filter(|part| !part.is_empty());
     let caption = of.collect::<Vec<_>>().join(" ");
     let mut figure = "<figure>\n".to_owned();
-    match address(folder, name, &picture.snapshot) {
+    match address(folder, place, &picture.snapshot) {
         Ok(address) => {
             let alt = escaped(&format!("Picture of {caption}"));
             let _ =
@@ -130,7 +189,7 @@ fn figure(folder: &Path, name: &str, picture: &Picture) -> String {
             let _ = writeln!(figure, "<p class=\"failed\">No picture: {}</p>", escaped(&reason));
         }
     }
-    let clip = match address(folder, name, &picture.clip) {
+    let clip = match address(folder, place, &picture.clip) {
         Ok(address) => format!("<a href=\"{address}\">Clip</a>"),
         Err(reason) => format!("<span class=\"failed\">No clip: {}</span>", escaped(&reason)),
     };
@@ -161,18 +220,23 @@ fn values(event: &Event) -> Vec<(String, String)> {
 }
 
 /// Of a file of the event, as the page finds it beside itself.
-fn address(folder: &Path, name: &str, part: &Part) -> Result<String, String> {
+fn address(folder: &Path, place: &Path, part: &Part) -> Result<String, String> {
     let file = match part {
-        Part::File(file) => file,
+        // What was to come may have.
+        Part::File(file) | Part::Awaited(file) => file,
         Part::Failed(reason) => return Err(reason.clone()),
     };
     // Nothing outside of the folder of the event, whatever somebody has written into its file.
     let mut components = Path::new(file).components();
     let is_name = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
-    if !is_name || !folder.join(name).join(file).is_file() {
-        return Err(format!("the file {file} is not there"));
+    if !is_name || !folder.join(place).join(file).is_file() {
+        return Err(match part {
+            Part::Awaited(_) => event::NOT_AWAITED.to_owned(),
+            _ => format!("the file {file} is not there"),
+        });
     }
-    Ok(format!("./{}/{}", encoded(name), encoded(file)))
+    let names = place.iter().filter_map(|name| name.to_str()).chain([file.as_str()]);
+    Ok(format!("./{}", names.map(encoded).collect::<Vec<_>>().join("/")))
 }
 
 /// As RFC 3986 has it: nothing in it means anything in HTML.
@@ -288,12 +352,60 @@ mod tests {
         fs::write(folder.path().join("secret.jpg"), b"x").expect("a file");
         for file in ["../secret.jpg", "/etc/passwd", "", ".", "gone.jpg", "a/b"] {
             let part = Part::File(file.to_owned());
-            assert!(address(folder.path(), "one", &part).is_err_and(|why| why.contains("is not there")), "{file}");
+            let address = address(folder.path(), Path::new("one"), &part);
+            assert!(address.is_err_and(|why| why.contains("is not there")), "{file}");
         }
-        assert_eq!(
-            address(folder.path(), "one", &Part::File("snapshot.jpg".to_owned())),
-            Ok("./one/snapshot.jpg".to_owned())
-        );
+        // A power cut came before what the file says of it.
+        for (part, is_there) in [
+            (Part::File("snapshot.jpg".to_owned()), true),
+            (Part::Awaited("snapshot.jpg".to_owned()), true),
+            (Part::Awaited("clip.mp4".to_owned()), false),
+        ] {
+            let address = address(folder.path(), Path::new("one"), &part);
+            let expected =
+                if is_there { Ok("./one/snapshot.jpg".to_owned()) } else { Err(event::NOT_AWAITED.to_owned()) };
+            assert_eq!(address, expected);
+        }
+    }
+
+    #[test]
+    fn events_of_the_page_are_told_however_they_were_unpacked_and_counted_where_they_were_not() {
+        let name = |number: u32| format!("2026-11-30_19-30-1{number}.000Z_Nemo_bow_stream1");
+        let noted = |number: u32, clip: Part| {
+            let mut event = event(&format!("2026-11-30T19:30:1{number}.000000Z"), &format!("event {number}"));
+            event.pictures[0].clip = clip;
+            event
+        };
+        let follows = Part::Failed("it follows".to_owned());
+        // Beside each other; in a folder of its own; both files in folders of their own.
+        let first = format!("{}_event", name(1));
+        let folder = dive(&[(&first, noted(1, follows.clone()))]);
+        let unpack = |inside: String, event: &Event| {
+            let path = folder.path().join(inside);
+            fs::create_dir_all(&path).expect("a folder");
+            fs::write(path.join(event::FILE), serde_json::to_vec(event).expect("JSON")).expect("a file");
+            fs::write(path.join("snapshot.jpg"), b"picture").expect("a file");
+            path
+        };
+        unpack(format!("{0}_event/{0}_event", name(2)), &noted(2, follows.clone()));
+        unpack(format!("{0}_event/{0}_event", name(3)), &noted(3, follows));
+        let whole = noted(3, Part::File("clip.mp4".to_owned()));
+        let clip = unpack(format!("{0}_event_clip/{0}_event", name(3)), &whole);
+        fs::write(clip.join("clip.mp4"), b"clip").expect("a file");
+        for file in [1, 2, 3, 4].map(|number| format!("{}_event.zip", name(number))) {
+            fs::write(folder.path().join(file), b"PK").expect("a file");
+        }
+        for file in [2, 3].map(|number| format!("{}_event_clip.zip", name(number))) {
+            fs::write(folder.path().join(file), b"PK").expect("a file");
+        }
+        let (path, events) = write(folder.path()).expect("a report");
+        let page = fs::read_to_string(path).expect("the page");
+        assert_eq!((events, page.matches("<section>").count()), (3, 3));
+        let (second, third) = (name(2), name(3));
+        assert!(page.contains(&format!("src=\"./{second}_event/{second}_event/snapshot.jpg\"")), "{page}");
+        assert!(page.contains(&format!("href=\"./{third}_event_clip/{third}_event/clip.mp4\"")), "{page}");
+        let packed = format!("not unpacked: 2: {}_event_clip.zip, {}_event.zip", name(2), name(4));
+        assert!(page.contains(&packed), "{page}");
     }
 
     #[test]
@@ -301,5 +413,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         assert!(write(folder.path()).is_err_and(|why| why.contains("no events in it")));
         assert!(write(&folder.path().join("none")).is_err_and(|why| why.contains("cannot be read")));
+        fs::write(folder.path().join("a_event.zip"), b"PK").expect("a file");
+        assert!(write(folder.path()).is_err_and(|why| why.contains("not unpacked: 1: a_event.zip")));
     }
 }

@@ -313,7 +313,7 @@ async fn watch(
         clock.begin(&config.http, Instant::now());
     }
     viewer.set_clock(clock.clone());
-    let api = server.stats.clone().map(|stats| Api { stats, http: config.http.clone() });
+    let api = server.stats.clone().map(|stats| Api { stats, http: config.http.clone(), id: String::new() });
     viewer.tape.set_vehicle(api.clone());
     viewer.set_api(api);
     let _standing = guide.stands(server, way.transport());
@@ -487,6 +487,7 @@ fn learn(
             Said::Other(news) => viewer.set_other(news),
             Said::Aside(warning) => return Some(warning),
         }
+        viewer.set_id(&stats.id);
         match link {
             OpenWay::WebRtc(_) => server.learn(&knowledge.heard, stats),
             OpenWay::Rtp(receiver) => lock(receiver.senders()).expect(server.ssrc(stats)),

@@ -120,16 +120,17 @@ fn save_all(folder: &Path, shown: Vec<Snapshot>) -> String {
 
 /// The name of the file.
 fn save(folder: &Path, Snapshot { picture, about }: Snapshot) -> Result<String, String> {
-    let jpeg = about.write_into(&jpeg(picture)?)?;
+    let jpeg = about.write_into(&jpeg(picture, ())?)?;
     fs::create_dir_all(folder).map_err(|error| format!("{}: cannot make this folder: {error}", folder.display()))?;
     let (name, file) = create(folder, &label(&about), |label| Name::new(about.taken, label).beside(".jpg"))?;
     write_whole(file, &folder.join(&name), &jpeg)?;
     Ok(name)
 }
 
-/// Behind the pictures, within a limit.
-pub fn jpeg(picture: Kept) -> Result<Vec<u8>, String> {
+/// Behind the pictures, within a limit. What is `held` is let go of when the encoder is through, also after that.
+pub fn jpeg(picture: Kept, held: impl Send + 'static) -> Result<Vec<u8>, String> {
     let encode = move || {
+        let _held = held;
         priority::lower();
         picture.jpeg()
     };

@@ -64,6 +64,14 @@ pub struct Server {
     pub stream: String,
 }
 
+impl Server {
+    /// One that the user named has no name before its first session.
+    fn is_other_than(&self, other: &Self) -> bool {
+        let has_other_name = !self.name.is_empty() && self.name != other.name;
+        self.id != other.id || self.address != other.address || has_other_name
+    }
+}
+
 /// What is received now, for the overlay.
 #[derive(Clone, Debug, Default)]
 pub struct Reception {
@@ -119,6 +127,8 @@ struct State {
     clock: Option<ServerClock>,
     /// Likewise; none: it has none that is known, or another server follows.
     api: Option<Api>,
+    /// Of the server, as it said last; empty: it has not said it.
+    id: String,
     /// Counts servers.
     followed: u64,
     decoder: Option<Arc<Decoder>>,
@@ -202,6 +212,7 @@ impl Viewer {
                 sessions: 0,
                 clock: None,
                 api: None,
+                id: String::new(),
                 followed: 0,
                 decoder: None,
                 output: None,
@@ -337,7 +348,8 @@ impl Viewer {
 
     /// By which the server of the newest session is asked for more.
     pub fn api(&self) -> Option<Api> {
-        self.lock().api.clone()
+        let state = self.lock();
+        state.api.clone().map(|api| Api { id: state.id.clone(), ..api })
     }
 
     pub fn set_api(&self, api: Option<Api>) {
@@ -378,15 +390,19 @@ impl Viewer {
 
     pub fn set_server(&self, server: Server) {
         let mut state = self.lock();
-        let is_it = |Server { id, name, address, .. }: &Server| (id.clone(), name.clone(), address.clone());
-        if is_it(&state.server) != is_it(&server) {
+        if server.is_other_than(&state.server) {
             state.forget_streams();
             self.told.forget();
-            state.api = None;
+            (state.api, state.id) = (None, server.id.clone());
             state.followed += 1;
         }
         state.server = server;
         self.name_recordings(&state);
+    }
+
+    /// The id that the server says it has.
+    pub fn set_id(&self, id: &str) {
+        id.clone_into(&mut self.lock().id);
     }
 
     /// What the server that is watched calls itself.
@@ -437,6 +453,8 @@ impl Viewer {
         self.set_news(news);
         let mut state = self.lock();
         state.server.name.clear();
+        state.id.clear();
+        state.followed += 1;
         state.forget_streams();
         self.told.forget();
         if let Some(clock) = &state.clock {
@@ -653,7 +671,7 @@ mod tests {
         viewer.set_server(server("Nemo", "stream1"));
         viewer.set_streams(vec![listed("stream1", "bow"), listed("arm/stream1", "arm")]);
         let stats = "http://10.0.0.2:8080/api/stats".parse().expect("a URL");
-        viewer.set_api(Some(Api { stats, http: Http::default() }));
+        viewer.set_api(Some(Api { stats, http: Http::default(), id: String::new() }));
         viewer.set_server(server("Nemo", "stream1"));
         assert_eq!(viewer.called(), "Nemo bow/stream1");
         assert!(viewer.api().is_some());
@@ -661,6 +679,25 @@ mod tests {
         assert_eq!(viewer.called(), "Dory stream1");
         assert!(viewer.streams().is_empty());
         assert!(viewer.api().is_none(), "no clip of Nemo is called Dory's");
+    }
+
+    #[test]
+    fn a_server_that_the_user_named_is_the_same_after_an_outage_until_another_one_is_known() {
+        let viewer = Viewer::new();
+        let named = |address: &str| Server { address: address.to_owned(), ..Server::default() };
+        viewer.set_server(named("10.0.0.2:8080"));
+        let stats = "http://10.0.0.2:8080/api/stats".parse().expect("a URL");
+        viewer.set_api(Some(Api { stats, http: Http::default(), id: String::new() }));
+        viewer.set_name("Nemo".to_owned());
+        viewer.set_id("nemo");
+        let id = || viewer.api().map(|api| api.id);
+        let followed = viewer.followed();
+        viewer.set_server(named("10.0.0.2:8080"));
+        assert_eq!((viewer.followed(), id().as_deref()), (followed, Some("nemo")));
+        viewer.set_other("Dory answers in the place of Nemo".to_owned());
+        assert_eq!((viewer.followed(), id().as_deref()), (followed + 1, Some("")));
+        viewer.set_server(named("10.0.0.3:8080"));
+        assert_eq!((viewer.followed(), id()), (followed + 2, None));
     }
 
     #[test]

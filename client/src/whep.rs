@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rov_common::api::{ErrorBody, Stats, public_id};
+use rov_common::api::{ErrorBody, SERVER_ID_HEADER, Stats, public_id};
 use rov_common::capture_clock::Captured;
 use rov_common::sync::lock;
 use serde::de::DeserializeOwned;
@@ -71,6 +71,8 @@ pub enum WhepError {
     Refused { url: Url, status: u16, reason: String },
     #[error("{} answered, but not as WHEP: {reason}", without_user(url))]
     NotWhep { url: Url, reason: String },
+    #[error("another server answers there by now")]
+    OtherServer,
 }
 
 /// The URL for people: a user name and a password in it are nobody else's business.
@@ -359,6 +361,8 @@ pub struct Api {
     /// Of its statistics.
     pub stats: Url,
     pub http: Http,
+    /// Whose it is; empty: not known.
+    pub id: String,
 }
 
 /// A clip that the server has begun to send.
@@ -388,6 +392,10 @@ impl Api {
             return Err(WhepError::Refused { reason: error_text(&body(&mut reply, &url)?), url, status });
         }
         let header = |name: &str| reply.headers().get(name)?.to_str().ok().map(str::to_owned);
+        // Earlier versions do not say it.
+        if header(SERVER_ID_HEADER).is_some_and(|id| !self.id.is_empty() && id != self.id) {
+            return Err(WhepError::OtherServer);
+        }
         if header("content-type").as_deref() != Some("video/mp4") {
             return Err(not("no MP4 came"));
         }

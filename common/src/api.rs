@@ -18,6 +18,8 @@ pub const MJPEG_PATH: &str = "/stream.mjpg";
 pub const RECORDINGS_PATH: &str = "/api/recordings";
 /// The last seconds of a stream as a file.
 pub const CLIP_PATH: &str = "/api/clip";
+/// Whose clip it is: the `id` of its statistics.
+pub const SERVER_ID_HEADER: &str = "x-server-id";
 /// Which pictures are kept of a stream, and these.
 pub const RING_PATH: &str = "/api/ring";
 pub const RING_PICTURES_PATH: &str = "/api/ring/pictures";

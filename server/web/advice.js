@@ -127,7 +127,7 @@ export const isMoving = state => ["live", "backup", "late", "blind"].includes(st
 
 const BLIND = "AGE NOT KNOWN"
 
-function doubtful({ frozen, substitute, reason }) {
+export function doubtful({ frozen, substitute, reason }) {
   const detail = reason ? reason[0].toUpperCase() + reason.slice(1) : ""
   if (substitute) return { title: "TEST PICTURE", detail }
   return frozen ? { title: "CAMERA FROZEN", detail } : null

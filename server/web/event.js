@@ -1,6 +1,6 @@
-// What the pilot notes: the picture of that moment, a clip around it, what the vehicle measured, and a text. One ZIP file of
-// the browser, which is unpacked into the folder of the dive: then it is as rov-client's events, and `rov-client report`
-// reads it.
+// What the pilot notes: the picture of that moment, a clip around it, what the vehicle measured, and a text. A ZIP file of
+// the browser, and another one with the clip, which are unpacked into the folder of the dive: then it is as rov-client's
+// events, and `rov-client report` reads it.
 
 import { CLIP_MS, fetchClip, keepFile } from "./clip.js"
 import { zip } from "./zip.js"
@@ -8,11 +8,18 @@ import { zip } from "./zip.js"
 /** Around the moment, and a little for the way of the picture to here. */
 const AFTER_MS = 5500
 const CLIP_S = 11
+/** A server that gives others their clips, or does not answer, is asked again while it can still have the moment. */
+const RETRY_MS = 3000
+const RETRY_LIMIT_MS = 18000
+/** Of a picture that is older the place is not known: telemetry is that of the moment. */
+const PLACE_MS = 1000
 /** More are not fetched at once: picture and text are saved without. */
 const MOST_CLIPS = 3
 let clips = 0
 
 const failed = error => ({ failed: error?.message ?? String(error) })
+const part = (file, bytes) => bytes.failed ? bytes : { file, bytes }
+const pause = ms => new Promise(resolve => setTimeout(resolve, ms))
 
 /** Names in those of files; as rov-client's. */
 const plain = text => text.replace(/[^A-Za-z0-9_-]/g, "-")
@@ -33,15 +40,18 @@ export const refused = reason => ({ cancel() {}, save: async () => `No event was
 
 /** An event that begins now; its text is said later. */
 export class Note {
-  /** `picture`: a promise of a PNG. `time`: when it was shown, as the browser knows it. */
-  constructor({ vehicle, camera, stream, time, remarks, telemetry, picture }) {
+  /**
+   * `picture`: a promise of a PNG. `time`: when it was shown, as the browser knows it, `age` ms ago. `server`: the id of the
+   * one that has the clip, if known; `noClip`: why there is none.
+   */
+  constructor({ vehicle, camera, stream, time, age, remarks, telemetry, picture, server, noClip }) {
     this.time = time
     this.stop = new AbortController()
     this.picture = picture.then(blob => blob.arrayBuffer()).catch(failed)
-    this.clip = this.fetch(stream).catch(failed)
+    this.clip = noClip ? Promise.resolve(failed(noClip)) : this.fetch(stream, server).catch(failed)
     this.event = {
       captured: `${time.toISOString().slice(0, -1)}000Z`,
-      vehicle, place: placeOf(telemetry), telemetry,
+      vehicle, place: age > PLACE_MS ? {} : placeOf(telemetry), telemetry,
     }
     this.of = { camera, stream, captured: this.event.captured, remarks }
     const names = [vehicle, camera, stream.split("/").at(-1), "event"].filter(Boolean)
@@ -49,13 +59,24 @@ export class Note {
   }
 
   /** Once the seconds after it are there. */
-  async fetch(stream) {
+  async fetch(stream, server) {
     if (clips >= MOST_CLIPS) throw new Error(`${MOST_CLIPS} clips are still being fetched`)
     clips += 1
     const limit = setTimeout(() => this.stop.abort(new Error("the clip did not come in time")), CLIP_MS)
     try {
-      await new Promise(resolve => setTimeout(resolve, AFTER_MS))
-      return await (await fetchClip(stream, CLIP_S, this.stop.signal)).blob.arrayBuffer()
+      await pause(AFTER_MS)
+      for (const due = performance.now(); ;) {
+        const late = performance.now() - due
+        try {
+          // The newest seconds are given.
+          const clip = await fetchClip(stream, CLIP_S + Math.round(late / 1000), this.stop.signal, server)
+          return await clip.blob.arrayBuffer()
+        } catch (error) {
+          const isForNow = error instanceof TypeError || error.status === 503
+          if (!isForNow || late >= RETRY_LIMIT_MS || this.stop.signal.aborted) throw error
+        }
+        await pause(RETRY_MS)
+      }
     } finally {
       clearTimeout(limit)
       clips -= 1
@@ -66,20 +87,34 @@ export class Note {
     this.stop.abort()
   }
 
-  /** Downloads it, once all is there; what is to be said of it. */
-  async save(text) {
-    const parts = { snapshot: ["snapshot.png", await this.picture], clip: ["clip.mp4", await this.clip] }
+  /** Downloads a ZIP file with the parts that have bytes, and with the event as it is known now; its name. */
+  #keep(text, parts, ending) {
     const picture = { ...this.of }, files = []
-    for (const [what, [name, part]] of Object.entries(parts)) {
-      picture[what] = part.failed ? part : { file: name }
-      if (!part.failed) files.push({ name: `${this.name}/${name}`, bytes: new Uint8Array(part) })
+    for (const [what, { file, bytes, failed }] of Object.entries(parts)) {
+      picture[what] = failed ? { failed } : { file }
+      if (bytes) files.push({ name: `${this.name}/${file}`, bytes: new Uint8Array(bytes) })
     }
     const json = JSON.stringify({ text, ...this.event, pictures: [picture] }, null, 2)
     files.push({ name: `${this.name}/event.json`, bytes: new TextEncoder().encode(json) })
-    const name = `${this.name}.zip`
+    const name = `${this.name}${ending}`
     keepFile(new Blob(zip(files, this.time), { type: "application/zip" }), name)
-    const missing = [["picture", picture.snapshot], ["clip", picture.clip]].filter(([, part]) => part.failed)
+    return name
+  }
+
+  /** Downloads it at once, and the clip when that is there; what is to be said of it. `say`s that the clip follows. */
+  async save(text, say) {
+    const snapshot = part("snapshot.png", await this.picture)
+    // It may have come while the text was typed.
+    const early = await Promise.race([this.clip, null])
+    const follows = { failed: `it is in ${this.name}_clip.zip, if it could be fetched` }
+    const names = [this.#keep(text, { snapshot, clip: early ? part("clip.mp4", early) : follows }, ".zip")]
+    if (!early) say(`Saved ${names[0]}; its clip follows`)
+    const clip = part("clip.mp4", early ?? await this.clip)
+    if (!early && !clip.failed) {
+      names.push(this.#keep(text, { snapshot: { ...snapshot, bytes: null }, clip }, "_clip.zip"))
+    }
+    const missing = [["picture", snapshot], ["clip", clip]].filter(([, part]) => part.failed)
     const reasons = missing.map(([what, part]) => `no ${what}: ${part.failed}`).join("; ")
-    return `Saved ${name}${reasons && `, but ${reasons}`}`
+    return `Saved ${names.join(" and ")}${reasons && `, but ${reasons}`}`
   }
 }

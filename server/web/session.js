@@ -16,9 +16,8 @@ async function request(path, options = {}) {
 
 export async function refusal(reply) {
   const body = await reply.json().catch(() => ({}))
-  const error = new Refused(body.error ?? `the server answers ${reply.status} ${reply.statusText}`)
-  error.isMjpeg = body.mjpeg === true
-  return error
+  const refused = new Refused(body.error ?? `the server answers ${reply.status} ${reply.statusText}`)
+  return Object.assign(refused, { status: reply.status, isMjpeg: body.mjpeg === true })
 }
 
 /** `GET /api/stats`; fails as `fetch` does, or with `Refused`. */

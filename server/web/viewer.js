@@ -1,6 +1,6 @@
 // The viewer page: what is on the screen, state, buttons. What is decided is in advice.js.
 
-import { STALE_MS, duration, isMoving, snapshotName, tabTitle, view } from "./advice.js"
+import { STALE_MS, doubtful, duration, isMoving, snapshotName, tabTitle, view } from "./advice.js"
 import { figures } from "./figures.js"
 import { logIn, onLost, takeToken, whoIs } from "./login.js"
 import { MAX_TILES, lineup, told, tiles } from "./lineup.js"
@@ -23,6 +23,8 @@ const TOLD_BOUND_MS = 50
 const TOAST_MS = 5000
 /** What a clip has without `?seconds=`, where so much is kept. */
 const CLIP_S = 30
+/** It is said so often that a clip has not come yet. */
+const CLIP_TOLD_MS = 10000
 /** Between two tries to keep the screen on. */
 const SCREEN_RETRY_MS = 10000
 /** A chosen stream that has no picture by then is shown without: the pilot wants to know how it is. */
@@ -57,10 +59,12 @@ function watched(name, video, last) {
       doubts = said
       firstStream = first
     },
-    opened: key => {
-      announce(place.proven(key))
-      refreshServer()
+    proven: key => {
+      const news = place.proven(key)
+      announce(news)
+      if (news) leaveBehind()
     },
+    opened: () => refreshServer(),
     blocked: () => { $("play").hidden = false },
   })
   for (const element of [video, last]) element.addEventListener("dblclick", () => { if (feed === main) toggleFullscreen() })
@@ -323,13 +327,25 @@ function announce(news) {
 
 /** What was so when the server was asked last. */
 let noticed = []
+/** Another server answers: nothing that was known is of it, and what it says is not of the pictures that stand. */
+function leaveBehind() {
+  for (const feed of feeds()) feed.leaveBehind(page.server)
+  page.server = null
+  doubts = {}
+  follow(false)
+}
+
+/** What the server said that the large picture is of; null: it has said nothing. */
+const pictured = () => main.behind ? main.behind.server : page.server
+
 /** The server's statistics: its name and its streams. */
 function learn(stats) {
   const { other, aside } = place.told(feeds()[0].session?.key, stats)
   announce(other ?? aside)
   // Not of the server whose video is shown.
   if (aside) return
-  if (!other) {
+  if (other) leaveBehind()
+  else {
     const said = notices(stats.streams)
     announce(said.filter(notice => !noticed.includes(notice)).join("; "))
     noticed = said
@@ -529,7 +545,7 @@ function snapshot() {
   const age = clock() - main.lastPicture
   const canvas = document.createElement("canvas")
   copyPicture(canvas, main.last.hidden ? main.video : main.last)
-  const name = snapshotName(page.server?.name, new Date(Date.now() - age), age)
+  const name = snapshotName(pictured()?.name, new Date(Date.now() - age), age)
   canvas.toBlob(blob => {
     if (!blob) return toast("The browser could not make a PNG of the picture")
     keepFile(blob, name)
@@ -541,18 +557,25 @@ function snapshot() {
 function renderClip() {
   const ring = page.server?.streams.find(({ name }) => name === shownStream())?.ring
   $("clip").hidden = !page.mayWatch || !ring || Boolean(grid)
-  const title = ring ? `Save the last ${Math.min(CLIP_S, ring.limit_seconds)} s (C)` : ""
+  const save = ring ? `Save the last ${Math.min(CLIP_S, ring.limit_seconds)} s (C)` : ""
+  const title = clipStop ? "Break off the clip (C)" : save
   if ($("clip").title !== title) $("clip").title = $("clip").ariaLabel = title
 }
 
-/** One at a time: the link is the pilot's. */
+/** Breaks off the clip that is being saved; null: none is. One at a time: the link is the pilot's. */
+let clipStop = null
 async function clip() {
-  if ($("clip").disabled) return
+  if (clipStop) return clipStop.abort(new Error("it was broken off"))
   if (grid) return toast("Make one of the tiles large first")
-  $("clip").disabled = true
+  clipStop = new AbortController()
+  const begun = clock()
+  const wait = () => toast(`Still waiting for the clip, ${duration(clock() - begun)}. C breaks it off`)
+  const waiting = setInterval(wait, CLIP_TOLD_MS)
   toast("Saving the last seconds…")
-  toast(await saveClip(shownStream()))
-  $("clip").disabled = false
+  const doubt = doubtful(what(main).doubt ?? {})
+  toast(await saveClip(shownStream(), page.server?.id, clipStop, doubt ? `${doubt.title}. ${doubt.detail}` : ""))
+  clearInterval(waiting)
+  clipStop = null
 }
 
 /** The event whose text is being typed; null: none is. */
@@ -560,7 +583,12 @@ let note = null
 /** Events that wait for their clips. */
 let saving = 0
 // The browser asks whether the page is to be left.
-addEventListener("beforeunload", event => { if (note || saving) event.preventDefault() })
+addEventListener("beforeunload", event => {
+  if (!note && !saving) return
+  event.preventDefault()
+  // For browsers of before 2024.
+  event.returnValue = true
+})
 
 function noteEvent() {
   if (note) return $("event-text").focus()
@@ -576,7 +604,8 @@ function newNote() {
     toast(reason)
     return refused(reason)
   }
-  const now = clock(), age = now - main.lastPicture, shown = shownStream()
+  const now = clock(), age = now - main.lastPicture, server = pictured(), isBehind = Boolean(main.behind)
+  const shown = main.name ?? server?.streams[0]?.name
   const canvas = document.createElement("canvas")
   copyPicture(canvas, main.last.hidden ? main.video : main.last)
   const picture = new Promise((resolve, reject) => {
@@ -586,9 +615,13 @@ function newNote() {
   if (age > STALE_MS) remarks.push(`The picture was no live one any more: it was ${duration(age)} old.`)
   const { mark } = view(now, what(main))
   if (mark?.title) remarks.push(`It was marked: ${[mark.title, mark.detail].filter(Boolean).join(", ")}.`)
-  const camera = page.server?.streams.find(({ name }) => name === shown)?.camera ?? ""
+  if (isBehind) remarks.push("Another server is connected by now: its telemetry is left out.")
+  const camera = server?.streams.find(({ name }) => name === shown)?.camera ?? ""
   const time = new Date(Date.now() - age)
-  return new Note({ vehicle: page.server?.name ?? "", camera, stream: shown ?? "", time, remarks, telemetry: measured(), picture })
+  return new Note({
+    vehicle: server?.name ?? "", camera, stream: shown ?? "", time, age, remarks, picture, server: server?.id,
+    telemetry: isBehind ? {} : measured(), noClip: isBehind && "another server answers by now",
+  })
 }
 
 function closeNote() {
@@ -604,13 +637,15 @@ $("event").addEventListener("submit", async submitted => {
   if (!closed) return
   saving += 1
   toast("Saving the event…")
-  toast(await closed.save($("event-text").value).catch(error => `The event was not saved: ${error.message}`))
+  toast(await closed.save($("event-text").value, toast).catch(error => `The event was not saved: ${error.message}`))
   saving -= 1
 })
 function cancelNote() {
   closeNote()?.cancel()
 }
-$("event").addEventListener("keydown", ({ key }) => { if (key === "Escape") cancelNote() })
+/** Not of an input method, whose Escape ends what is composed; Safari tells it by the code alone. */
+const isEscape = ({ key, isComposing, keyCode }) => key === "Escape" && !isComposing && keyCode !== 229
+$("event").addEventListener("keydown", event => { if (isEscape(event)) cancelNote() })
 $("event-cancel").addEventListener("click", cancelNote)
 
 let toastTimer = 0
@@ -636,7 +671,7 @@ addEventListener("keydown", event => {
   if (note) {
     // What is typed is of the text, wherever a click has put the focus.
     if (event.target.closest?.("#event")) return
-    if (event.key === "Escape") return cancelNote()
+    if (isEscape(event)) return cancelNote()
     return $("event-text").focus()
   }
   if (event.repeat || event.target.closest?.("select, input")) return

@@ -110,11 +110,14 @@ export class Watched {
   #isMjpeg = false
   #asking = false
   #closed = false
+  /** As `behind`; not any more when the next picture has come. */
+  #behind = null
 
   /**
    * `name` of the stream, null: the server's first. `video` and `last`, a canvas for what is no video, show it. `on`:
    * `presented(now)` a picture, `stats(stats)` of the server, `doubts(doubts, first)` of pictures by their streams,
-   * `opened(key)` with a server of this key, or refused, `blocked()`: a touch is needed.
+   * `proven(key)`: the pictures that come from now on are of a server of this key, `opened()`, or refused, `blocked()`: a
+   * touch is needed.
    */
   constructor(name, video, last, on) {
     Object.assign(this, { name, video, last, on })
@@ -145,7 +148,7 @@ export class Watched {
       probed: null,
     }
     mine.open(this.#ofStream("whep"), track => this.#show(mine, track), this.#failures > 1).then(() => {
-      if (mine === this.session) this.on.opened?.(mine.key)
+      if (mine === this.session) this.on.opened?.()
     }).catch(error => {
       if (mine !== this.session) return
       this.#leave(failure(error), error instanceof Refused)
@@ -168,6 +171,7 @@ export class Watched {
   }
 
   #show(mine, track) {
+    if (mine === this.session) this.on.proven?.(mine.key)
     const attach = () => {
       if (mine !== this.session) return
       this.#attached = mine
@@ -406,6 +410,17 @@ export class Watched {
   /** Why there is no picture, or no better one. */
   get why() {
     return this.blocked ? [this.blocked, this.previewTrouble].filter(Boolean).join("; ") : this.reason
+  }
+
+  /** Another server answers than `server`, of which the picture that stands is. */
+  leaveBehind(server) {
+    // Or it is of one before that one.
+    if (this.lastPicture !== null && !this.behind) this.#behind = { picture: this.lastPicture, server }
+  }
+
+  /** `{ server }`, what the server of the picture said last, where that is another one than answers now; else null. */
+  get behind() {
+    return this.#behind?.picture === this.lastPicture ? this.#behind : null
   }
 
   /** Its session is with a server that is not watched any more. */

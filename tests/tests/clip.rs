@@ -48,6 +48,7 @@ fn a_clip_is_a_file_that_begins_with_a_keyframe_and_has_the_last_seconds() {
     assert!(clip.header("x-timestamp").parse::<f64>().expect("a time of capture") > 1_700_000_000.0);
     let age: f64 = clip.header("x-age").parse().expect("seconds");
     assert!((0.0..START.as_secs_f64()).contains(&age), "{age}");
+    assert_eq!(clip.header("x-server-id"), server.stats().id);
     let (length, body) = (clip.header("content-length").to_owned(), clip.body());
     assert_eq!(body.len().to_string(), length);
     let folder = TempDir::new().expect("a folder");
@@ -64,7 +65,7 @@ fn a_clip_is_a_file_that_begins_with_a_keyframe_and_has_the_last_seconds() {
     let marks = marks(&["-i", file.to_str().expect("a plain path")], 320, 240);
     assert_eq!(marks.len(), packets.len(), "each picture is decoded");
     assert!(marks.windows(2).all(|two| two[0].frame < two[1].frame), "each once, in order");
-    // The same by POST, and what it would be by HEAD; the bounds hold.
+    // The same by POST, and what it would be by HEAD, for which none is made; the bounds hold.
     let posted = jpeg::post(server.address, "/api/clip?seconds=3");
     let said = (posted.status, posted.header("content-type").to_owned(), posted.header("content-length").to_owned());
     let body = posted.body();
@@ -72,6 +73,7 @@ fn a_clip_is_a_file_that_begins_with_a_keyframe_and_has_the_last_seconds() {
     assert_eq!(&body[4..8], b"ftyp");
     let head = http::request_with("HEAD", &server.url("/api/clip"), &[], b"");
     assert_eq!((head.status, head.header("content-type")), (200, "video/mp4"), "{head:?}");
+    assert_eq!((head.header("cache-control"), head.header("content-disposition")), ("no-store", ""), "{head:?}");
     let kept = ring(&server);
     assert!(kept.bytes > 0 && kept.bytes <= kept.limit && kept.limit_seconds == 10, "{kept:?}");
 }

@@ -4,7 +4,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rov_client::event::{Event, Part};
+use rov_client::event::{Event, Part, Place};
 use rov_tests::camera::{Camera, Settings};
 use rov_tests::devtools::{DevTools, Page};
 use rov_tests::http;
@@ -330,6 +330,69 @@ fn counters_that_the_browser_never_tells_hold_up_nothing() {
     chromium.wait_for(&page, "document.getElementById('title').textContent !== 'NO VIDEO 1 s'", wait::SOON);
     let server = Server::start(&["--signal-port", &port]);
     wait_until_watched_again(&mut chromium, &page, &server);
+}
+
+#[test]
+fn a_picture_that_stands_is_kept_under_the_name_of_its_vehicle_whoever_answers_by_now() {
+    let states = [(); 2].map(|()| TempDir::new().expect("a temporary folder"));
+    let start = |name: &str, port: u16, state: &TempDir, more: &[&str]| {
+        let (port, state) = (port.to_string(), state.path().to_str().expect("a path"));
+        Server::start(&[&["--name", name, "--signal-port", &port, "--state-dir", state], more].concat())
+    };
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let (port, telemetry) = (free.port(), ["--telemetry", "udp://127.0.0.1:0"]);
+    let mut server = start("Nemo", port, &states[0], &telemetry);
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, &format!("{LIVE} && document.getElementById('name').textContent === 'Nemo'"), wait::START);
+    let folder = TempDir::new().expect("a temporary folder");
+    let download = json!({ "behavior": "allow", "downloadPath": folder.path() });
+    chromium.call(None, "Browser.setDownloadBehavior", download);
+    let press = |key: &str| {
+        format!("document.dispatchEvent(new KeyboardEvent('keydown', {{ key: '{key}', bubbles: true }})); 0")
+    };
+    let saved = |chromium: &mut DevTools, extension: &str| {
+        let file = until("a file", wait::SOON, || downloaded(folder.path(), extension));
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let bytes = std::fs::read(&file).expect("the file");
+        std::fs::remove_file(&file).expect("removed");
+        chromium.evaluate(&page, "document.getElementById('toast').textContent = ''; 0");
+        (name, bytes)
+    };
+    // Another one has the address, and no picture yet.
+    server.process.kill();
+    chromium.wait_for(&page, &format!("!({LIVE})"), wait::START);
+    server = start("Dory", port, &states[1], &["--source", "publish", "--telemetry", "udp://127.0.0.1:0"]);
+    chromium.wait_for(&page, "document.getElementById('name').textContent === 'Dory'", wait::START);
+    let address = server.stats().telemetry.expect("telemetry").addresses.remove(0).replace("udp://", "");
+    let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    until_true("the page knows the depth of Dory", wait::START, || {
+        sender.send_to(br#"{"depth": 12.5}"#, &address).expect("sent");
+        chromium.evaluate(&page, "import('/written.js').then(written => written.measured().depth?.value === 12.5)")
+            == true
+    });
+    chromium.evaluate(&page, &press("s"));
+    let (name, _) = saved(&mut chromium, "png");
+    assert!(name.starts_with("Nemo_") && name.ends_with("_not-live.png"), "{name}");
+    chromium.evaluate(&page, &press("e"));
+    chromium.evaluate(&page, "document.getElementById('event').requestSubmit(); 0");
+    let (_, zip) = saved(&mut chromium, "zip");
+    let files = unzip(&zip);
+    let event: Event = serde_json::from_slice(&files[files.len() - 1].1).expect("an event");
+    assert_eq!((event.vehicle.as_str(), event.telemetry.len(), event.place), ("Nemo", 0, Place::default()));
+    assert_eq!(event.pictures[0].clip, Part::Failed("another server answers by now".to_owned()));
+    assert!(!event.pictures[0].camera.is_empty());
+    // The other way round: the pictures of a third one, before it has said its name.
+    let silent = "const real = fetch; globalThis.fetch = (path, options) => path === 'api/stats' \
+                  ? Promise.resolve(new Response('', { status: 503 })) : real(path, options); 0";
+    chromium.evaluate(&page, silent);
+    server.process.kill();
+    let _server = start("Squid", port, &TempDir::new().expect("a temporary folder"), &[]);
+    chromium.wait_for(&page, LIVE, wait::START);
+    chromium.evaluate(&page, &press("s"));
+    let (name, _) = saved(&mut chromium, "png");
+    assert!(name.starts_with("rov_"), "{name}");
 }
 
 #[test]
@@ -663,20 +726,54 @@ fn the_page_notes_an_event_as_the_client_does() {
         chromium.call(Some(&page), "Emulation.setDeviceMetricsOverride", size);
         chromium.wait_for(&page, is_inside, wait::SOON);
     }
+    // An input method's Escape ends what is composed with it.
+    let composing = "document.getElementById('event-text').dispatchEvent(new KeyboardEvent('keydown', \
+                     { key: 'Escape', isComposing: true, bubbles: true })); document.getElementById('event').hidden";
+    assert_eq!(chromium.evaluate(&page, composing), false);
+    // An outage begins, and others have their clips then.
+    let outage = "globalThis.clips = 0; const real = fetch; globalThis.fetch = async (path, options) => { \
+                  const failures = path.startsWith('api/clip') ? clips++ : 2; \
+                  if (failures === 0) throw new TypeError('Failed to fetch'); \
+                  return failures === 1 ? new Response('{}', { status: 503 }) : real(path, options) }; 0";
+    chromium.evaluate(&page, outage);
     chromium.evaluate(&page, "document.getElementById('event').requestSubmit(); 0");
     let toast = "document.getElementById('toast').textContent";
-    chromium.wait_for(&page, &format!("/^Saved \\S+_event\\.zip$/.test({toast})"), wait::START);
+    // Picture and text at once.
+    chromium.wait_for(&page, &format!("/^Saved \\S+_event\\.zip; its clip follows$/.test({toast})"), wait::START);
     let zip = until("the event", wait::SOON, || downloaded(folder.path(), "zip"));
+    assert_eq!(chromium.evaluate(&page, "clips"), 0, "before its clip is asked for");
     let name = zip.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let files = unzip(&std::fs::read(&zip).expect("the event"));
-    let names: Vec<_> =
-        files.iter().map(|(path, _)| path.strip_prefix(&format!("{name}/")).expect("in its folder")).collect();
-    assert_eq!(names, ["snapshot.png", "clip.mp4", "event.json"]);
-    assert!(files[0].1.starts_with(b"\x89PNG") && files[1].1.get(4..8) == Some(b"ftyp"));
-    let event: Event = serde_json::from_slice(&files[2].1).expect("an event");
+    let event_in = |zip: &Path, expected: &[&str]| {
+        let files = unzip(&std::fs::read(zip).expect("the event"));
+        let names: Vec<_> =
+            files.iter().map(|(path, _)| path.strip_prefix(&format!("{name}/")).expect("in its folder")).collect();
+        assert_eq!(names, expected);
+        let event: Event = serde_json::from_slice(&files[files.len() - 1].1).expect("an event");
+        (event, files)
+    };
+    let (early, files) = event_in(&zip, &["snapshot.png", "event.json"]);
+    assert!(files[0].1.starts_with(b"\x89PNG"));
+    let follows = format!("it is in {name}_clip.zip, if it could be fetched");
+    assert_eq!((early.text.as_str(), &early.pictures[0].clip), ("a squid <3", &Part::Failed(follows)));
+    let both = format!("/^Saved \\S+_event\\.zip and \\S+_event_clip\\.zip$/.test({toast})");
+    chromium.wait_for(&page, &both, wait::START);
+    let clip = folder.path().join(format!("{name}_clip.zip"));
+    until_true("its clip", wait::SOON, || clip.exists());
+    let (event, files) = event_in(&clip, &["clip.mp4", "event.json"]);
+    assert!(files[0].1.get(4..8) == Some(b"ftyp"));
+    assert_eq!(event.pictures[0].snapshot, Part::File("snapshot.png".to_owned()));
     assert_eq!((event.text.as_str(), event.vehicle.as_str(), event.place.depth), ("a squid <3", "deep", Some(12.5)));
     assert_eq!(event.telemetry["depth"].text, "12.5 m");
     assert_eq!(event.pictures[0].clip, Part::File("clip.mp4".to_owned()));
+    // Whose clip it is, is known.
+    let other = "import('/clip.js').then(clip => clip.fetchClip('stream1', 1, undefined, 'other')) \
+                 .catch(error => error.message)";
+    assert_eq!(chromium.evaluate(&page, other), "another server answers there by now");
+    // Of a picture that stands the place is not known.
+    let stood = "import('/event.js').then(({ Note }) => Object.keys(new Note({ \
+                 time: new Date(), age: 1500, stream: '', telemetry: { depth: { value: 1, text: '1 m' } }, \
+                 picture: Promise.resolve(new Blob()), noClip: 'none' }).event.place).length)";
+    assert_eq!(chromium.evaluate(&page, stood), 0);
     // What others read it by.
     let sum =
         chromium.evaluate(&page, "import('/zip.js').then(zip => zip.crc32(new TextEncoder().encode('123456789')))");
@@ -694,6 +791,28 @@ fn the_page_notes_an_event_as_the_client_does() {
     }
     chromium.wait_for(&page, &format!("{toast}.endsWith('but no clip: 3 clips are still being fetched')"), wait::SOON);
     assert_eq!(chromium.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn a_clip_that_does_not_come_is_said_to_be_waited_for_and_can_be_broken_off() {
+    let server = Server::start(&["--ring", "30s"]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, &format!("{LIVE} && !document.getElementById('clip').hidden"), wait::START);
+    let hang = "const { fetch: real, setInterval: often } = globalThis; globalThis.fetch = (path, options) => \
+                path.startsWith('api/clip') ? new Promise((_, fail) => \
+                options.signal.addEventListener('abort', () => fail(options.signal.reason))) : real(path, options); \
+                globalThis.setInterval = then => often(then, 50); 0";
+    chromium.evaluate(&page, hang);
+    let press = "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'c', bubbles: true })); 0";
+    chromium.evaluate(&page, press);
+    let toast = "document.getElementById('toast').textContent";
+    let waits = format!("/^Still waiting for the clip, \\d+ s. C breaks it off$/.test({toast})");
+    chromium.wait_for(&page, &waits, wait::SOON);
+    chromium.wait_for(&page, "document.getElementById('clip').title === 'Break off the clip (C)'", wait::SOON);
+    chromium.evaluate(&page, press);
+    chromium.wait_for(&page, &format!("{toast} === 'No clip was saved: it was broken off'"), wait::SOON);
+    chromium.wait_for(&page, "document.getElementById('clip').title.startsWith('Save the last')", wait::SOON);
 }
 
 #[test]

@@ -107,7 +107,8 @@ async fn probe(url: Option<Url>, (viewer_id, stream): (Option<String>, String), 
             WhepError::NoLogin { .. }
             | WhepError::WrongLogin { .. }
             | WhepError::Refused { .. }
-            | WhepError::NotWhep { .. },
+            | WhepError::NotWhep { .. }
+            | WhepError::OtherServer,
         ) => Answer { is_refused: true, ..Probe::NoStatistics.into() },
     }
 }

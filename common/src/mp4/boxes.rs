@@ -17,10 +17,14 @@ const EPOCH: u64 = 2_082_844_800;
 /// The header of an `mdat` whose size has 64 bits.
 pub const COVER: usize = 16;
 const CREATION_DATE: &str = "com.apple.quicktime.creationdate";
+const TITLE: &str = "title";
 pub const BOX_HEADER: usize = 8;
 /// Of samples (section 8.8.3.1): one depends on no other; or it does, and is no place to begin at.
 const KEYFRAME: u32 = 0x0200_0000;
 const OTHER: u32 = 0x0101_0000;
+
+/// When the first picture was captured, and what players are to say of the file.
+type About<'a> = (Option<Captured>, Option<&'a str>);
 
 /// What stands before all pictures: what the file is, room for what covers them in the end, and what they are.
 pub fn header(format: &Format, created: Option<Captured>) -> Vec<u8> {
@@ -28,7 +32,7 @@ pub fn header(format: &Format, created: Option<Captured>) -> Vec<u8> {
     let room = [&(COVER as u32).to_be_bytes()[..], b"free", &[0; COVER - BOX_HEADER]].concat();
     out.extend_from_slice(&room);
     let trex = Trex { track_id: TRACK, default_sample_description_index: 1, ..Trex::default() };
-    let movie = movie(format, created, 0, Stbl::default());
+    let movie = movie(format, (created, None), 0, Stbl::default());
     out.extend(encoded(&Moov { mvex: Some(Mvex { trex: vec![trex], ..Mvex::default() }), ..movie }));
     out
 }
@@ -77,16 +81,16 @@ pub fn fragment(
 /// What ends a file of `length` bytes: the samples are in the order of their times.
 pub fn ending(format: &Format, created: Option<Captured>, samples: &[Sample], length: u64) -> Ending {
     let cover_at = encoded(&file_type()).len() as u64;
-    Ending { index: index(format, created, samples), cover: cover(length - cover_at), cover_at }
+    Ending { index: index(format, (created, None), samples), cover: cover(length - cover_at), cover_at }
 }
 
 /// What stands before all pictures of a file that is made at once: the samples lie behind it, `data` bytes together.
 /// Their offsets are counted from the first.
-pub fn whole(format: &Format, created: Option<Captured>, samples: &[Sample], data: u64) -> Vec<u8> {
+pub fn whole(format: &Format, about: About<'_>, samples: &[Sample], data: u64) -> Vec<u8> {
     let file_type = encoded(&file_type());
-    let begun = (file_type.len() + index(format, created, samples).len() + COVER) as u64;
+    let begun = (file_type.len() + index(format, about, samples).len() + COVER) as u64;
     let samples: Vec<_> = samples.iter().map(|sample| Sample { offset: begun + sample.offset, ..*sample }).collect();
-    [&file_type[..], &index(format, created, &samples), &cover(COVER as u64 + data)].concat()
+    [&file_type[..], &index(format, about, &samples), &cover(COVER as u64 + data)].concat()
 }
 
 /// The header of an `mdat` that is so long with it.
@@ -100,7 +104,7 @@ fn cover(length: u64) -> [u8; COVER] {
 
 /// Of all samples, in the order of their times. Its length does not depend on where they lie, only on which of them lie
 /// together.
-fn index(format: &Format, created: Option<Captured>, samples: &[Sample]) -> Vec<u8> {
+fn index(format: &Format, about: About<'_>, samples: &[Sample]) -> Vec<u8> {
     let (mut times, mut total) = (Vec::<SttsEntry>::new(), 0);
     for duration in durations(samples, None) {
         total += u64::from(duration);
@@ -127,7 +131,7 @@ fn index(format: &Format, created: Option<Captured>, samples: &[Sample]) -> Vec<
         co64: Some(Co64 { entries: chunks.iter().map(|chunk| chunk[0].offset).collect() }),
         ..Stbl::default()
     };
-    encoded(&movie(format, created, total, table))
+    encoded(&movie(format, about, total, table))
 }
 
 fn file_type() -> Ftyp {
@@ -140,8 +144,8 @@ fn file_type() -> Ftyp {
 }
 
 /// One track, `duration` ticks long, with this table, to which the sample entry is added.
-fn movie(format: &Format, created: Option<Captured>, duration: u64, table: Stbl) -> Moov {
-    let time = created.map_or(0, |created| created.0.as_secs() + EPOCH);
+fn movie(format: &Format, about: About<'_>, duration: u64, table: Stbl) -> Moov {
+    let time = about.0.map_or(0, |created| created.0.as_secs() + EPOCH);
     let size = format.size();
     Moov {
         mvhd: Mvhd {
@@ -184,20 +188,24 @@ fn movie(format: &Format, created: Option<Captured>, duration: u64, table: Stbl)
             },
             ..Trak::default()
         }],
-        meta: created.map(creation_date),
+        meta: metadata(about),
         ..Moov::default()
     }
 }
 
-/// When the first picture was captured, to a microsecond: headers have whole seconds. Players and tools show it.
-fn creation_date(created: Captured) -> Meta {
-    let key = KeyEntry { key_namespace: FourCC::new(b"mdta"), key_value: CREATION_DATE.to_owned() };
-    let value = IlstDataValue::Utf8(rfc3339(created));
-    let value = IlstData { country_indicator: 0, language_indicator: 0, value };
+/// The time to a microsecond: headers have whole seconds. Players and tools show it, and the title.
+fn metadata((created, title): About<'_>) -> Option<Meta> {
+    let known = [(CREATION_DATE, created.map(rfc3339)), (TITLE, title.map(str::to_owned))];
+    let (keys, values): (Vec<_>, Vec<_>) = known.into_iter().filter_map(|(key, value)| Some((key, value?))).unzip();
+    if keys.is_empty() {
+        return None;
+    }
+    let key = |name: &str| KeyEntry { key_namespace: FourCC::new(b"mdta"), key_value: name.to_owned() };
+    let value = |text| IlstData { country_indicator: 0, language_indicator: 0, value: IlstDataValue::Utf8(text) };
     let mut meta = Meta { hdlr: Hdlr { handler: FourCC::new(b"mdta"), name: String::new() }, items: Vec::new() };
-    meta.push(Keys { entries: vec![key] });
-    meta.push(Ilst { mdta: vec![(1, value)], ..Ilst::default() });
-    meta
+    meta.push(Keys { entries: keys.into_iter().map(key).collect() });
+    meta.push(Ilst { mdta: (1..).zip(values.into_iter().map(value)).collect(), ..Ilst::default() });
+    Some(meta)
 }
 
 fn encoded(it: &impl Encode) -> Vec<u8> {

@@ -20,11 +20,11 @@ pub struct Clip {
 
 impl Clip {
     /// Of one picture at least, each behind the one before, the first one a keyframe. Where what they are changes, as
-    /// their size, the newest that are alike are taken: a file has one format.
+    /// their size, the newest that are alike are taken: a file has one format. `title`: what players are to say of it.
     ///
     /// # Errors
     /// Where the newest keyframe is not understood.
-    pub fn new(codec: Codec, mut pictures: Vec<Picture>) -> Result<Self, Unrecordable> {
+    pub fn new(codec: Codec, mut pictures: Vec<Picture>, title: Option<&str>) -> Result<Self, Unrecordable> {
         let keyframes = pictures.iter().enumerate().rev().filter(|(_, picture)| picture.keyframe);
         let mut newest = None;
         for (at, keyframe) in keyframes {
@@ -47,7 +47,7 @@ impl Clip {
             sample
         });
         let samples: Vec<_> = samples.collect();
-        let header = boxes::whole(&format, captured, &samples, data);
+        let header = boxes::whole(&format, (captured, title), &samples, data);
         let lasted = durations(&samples, None).map(u64::from).sum::<u64>();
         let seconds = lasted as f64 / f64::from(super::TIMESCALE);
         Ok(Self { length: header.len() as u64 + data, header, captured, seconds, pictures })

@@ -293,7 +293,7 @@ fn pictures_of_mjpeg_are_in_files_as_they_are() {
     muxer.push(&pictures[0]);
     assert!(muxer.flush().is_some_and(|fragment| fragment.ends_with(jpeg)));
     assert!(muxer.late(&pictures[1]).ends_with(jpeg));
-    let clip = Clip::new(Codec::Mjpeg, pictures).expect("a clip");
+    let clip = Clip::new(Codec::Mjpeg, pictures, None).expect("a clip");
     assert_eq!(clip.length, (clip.header.len() + 3 * jpeg.len()) as u64);
     assert_eq!(Clip::sample(Codec::Mjpeg, &clip.pictures[2]), jpeg);
 }
@@ -306,7 +306,7 @@ fn clip_file(clip: &Clip) -> Vec<u8> {
 #[test]
 fn a_clip_is_an_ordinary_file_with_its_index_in_front_and_all_pictures() {
     let all = some(125);
-    let clip = Clip::new(Codec::H264, all.clone()).expect("a clip");
+    let clip = Clip::new(Codec::H264, all.clone(), Some("A test picture.")).expect("a clip");
     let file = clip_file(&clip);
     assert_eq!((kinds(&file), file.len() as u64), (["ftyp", "moov", "mdat"].map(str::to_owned).to_vec(), clip.length));
     let (muxer, recorded) = file_of(&all);
@@ -315,7 +315,9 @@ fn a_clip_is_an_ordinary_file_with_its_index_in_front_and_all_pictures() {
     let moov = Moov::decode_body(&mut Cursor::new(boxes(&file)[1].2)).expect("a moov");
     let ilst = moov.meta.as_ref().and_then(|meta| meta.get::<mp4_atom::Ilst>().cloned()).expect("a time of capture");
     let said = mp4_atom::IlstDataValue::Utf8("2023-11-14T22:13:25.000000Z".to_owned());
-    assert_eq!((ilst.mdta[0].0, &ilst.mdta[0].1.value), (1, &said));
+    let title = mp4_atom::IlstDataValue::Utf8("A test picture.".to_owned());
+    let values: Vec<_> = ilst.mdta.iter().map(|(key, data)| (*key, &data.value)).collect();
+    assert_eq!(values, [(1, &said), (2, &title)]);
 }
 
 #[test]
@@ -323,12 +325,12 @@ fn a_clip_has_the_newest_pictures_that_are_alike() {
     let mut all = some(150);
     // What cannot be read is not like what follows it.
     all[50].unit = annexb(&[&[0x67, 1], PPS, b"e50"]).into();
-    let clip = Clip::new(Codec::H264, all.clone()).expect("a clip");
+    let clip = Clip::new(Codec::H264, all.clone(), None).expect("a clip");
     let numbers: Vec<_> = pictures(&clip_file(&clip)).iter().map(|read| read.number).collect();
     assert_eq!(numbers, (100..150).collect::<Vec<_>>());
     // Another PPS is nothing new, and stands in band.
     all[50].unit = annexb(&[SPS, &[104, 233, 123, 44, 139, 1], b"e50"]).into();
-    assert_eq!(Clip::new(Codec::H264, all.clone()).expect("a clip").pictures.len(), 150);
+    assert_eq!(Clip::new(Codec::H264, all.clone(), None).expect("a clip").pictures.len(), 150);
     all[100].unit = annexb(&[b"e100"]).into();
-    assert!(matches!(Clip::new(Codec::H264, all), Err(Unrecordable::NoParameterSets)));
+    assert!(matches!(Clip::new(Codec::H264, all, None), Err(Unrecordable::NoParameterSets)));
 }

@@ -27,8 +27,9 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 /// What pages of other origins may do, and what they may read of an answer beside its body.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PATCH, DELETE");
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static("Authorization, Content-Type, If-Match, If-None-Match");
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("Location, ETag, Accept-Patch, X-Timestamp, Content-Disposition, X-Content-Duration");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "Location, ETag, Accept-Patch, X-Timestamp, Content-Disposition, X-Content-Duration, X-Age, X-Server-Id",
+);
 pub(super) const NOT_FOR_PAGES: &str =
     "pages of other origins may not use this server: start it with --allow-origin ORIGIN to let one";
 /// In seconds; browsers ask again after that.

@@ -4,29 +4,35 @@
 //! them one by one, as the connection takes them. After a limit it lets go of them, whatever the connection does.
 
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::{ConnectInfo, Query, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
-use rov_common::api::CLIP_PATH;
+use rov_common::api::{CLIP_PATH, SERVER_ID_HEADER};
 use rov_common::codec::Codec;
+use rov_common::exif;
 use rov_common::mp4::{Clip, Picture};
 use rov_common::recording::Name;
 use rov_common::sync::lock;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Api, Choice, Failure};
+use super::ring::{Place, Places};
+use super::{Api, Arrival, Choice, Failure};
 use crate::output::ring::RingOutput;
 
-/// Clips that are made at once: each may hold as much as a ring.
+/// Clips of a stream at once, and of them to one address: each may hold as much as its ring.
 const CLIPS: usize = 3;
+const EACH: usize = 2;
+/// The place of a clip is taken for so many times as long as it took to make it: a loop leaves the processor to the pictures.
+const REST: u32 = 10;
 /// For a clip to be fetched, after which it holds no memory any more; where downloads are paced (`downloads`), with twice
 /// what that takes, as others may have a part of it, up to the longest.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -38,16 +44,16 @@ const USUAL: Duration = Duration::from_secs(30);
 pub struct Clips {
     /// One of each stream; empty: off.
     rings: Vec<RingOutput>,
-    places: Arc<Semaphore>,
+    places: Vec<Places>,
 }
 
 impl Clips {
     pub fn new(rings: Vec<RingOutput>) -> Self {
-        Self { rings, places: Arc::new(Semaphore::new(CLIPS)) }
+        Self { places: rings.iter().map(|_| places()).collect(), rings }
     }
 
-    fn place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).try_acquire_owned().ok()
+    fn place(&self, stream: usize, address: IpAddr) -> Option<Place> {
+        self.places.get(stream)?.take(address)
     }
 
     pub fn of(&self, stream: usize) -> Option<&RingOutput> {
@@ -55,9 +61,17 @@ impl Clips {
     }
 }
 
+/// For the clips of a stream.
+fn places() -> Places {
+    Places::new(CLIPS, EACH)
+}
+
 fn busy() -> Response {
     let again = [(header::RETRY_AFTER, HeaderValue::from_static("5"))];
-    let reason = format!("{CLIPS} clips are fetched at once at most: try again when one of them is through");
+    let reason = format!(
+        "{CLIPS} clips of a stream are fetched at once at most, {EACH} of them by one address: try again when one is \
+         through"
+    );
     (again, Failure(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response()
 }
 
@@ -79,9 +93,11 @@ impl Wish {
     }
 }
 
-/// `GET` and `POST /api/clip`, with `?seconds=` and `?stream=`.
+/// `GET` and `POST /api/clip`, with `?seconds=` and `?stream=`. HEAD says what it would be, and none is made.
 pub(super) async fn clip(
+    method: Method,
     State(api): State<Arc<Api>>,
+    ConnectInfo(arrival): ConnectInfo<Arrival>,
     choice: Result<Query<Choice>, QueryRejection>,
     wish: Result<Query<Wish>, QueryRejection>,
 ) -> Result<Response, Failure> {
@@ -92,15 +108,27 @@ pub(super) async fn clip(
         let reason = "nothing is kept for clips here: start the server with --ring 30s";
         Failure(StatusCode::NOT_FOUND, reason.to_owned())
     })?;
+    if method == Method::HEAD {
+        let described = [(header::CONTENT_TYPE, "video/mp4"), (header::CACHE_CONTROL, "no-store")];
+        return Ok(described.into_response());
+    }
     let time = wish.time(ring.longest())?;
-    let Some(place) = api.clips.place() else { return Ok(busy()) };
+    let Some(place) = api.clips.place(at, arrival.peer) else { return Ok(busy()) };
     let (pictures, codec) = (ring.newest(time), stream.codec());
     if pictures.is_empty() {
         let reason = format!("nothing of {} is kept yet: that begins with the next keyframe", stream.name());
         return Err(Failure(StatusCode::CONFLICT, reason));
     }
+    let title = stream.status().picture_doubt().as_ref().map(exif::remark_on_doubt);
+    let (handle, place) = (Handle::current(), Arc::new(place));
     // It reads all pictures once; its place is taken until then, also where nobody waits for it any more.
-    let made = tokio::task::spawn_blocking(move || (Clip::new(codec, pictures), place)).await;
+    let make = move || {
+        let begun = Instant::now();
+        let made = Clip::new(codec, pictures, title.as_deref());
+        handle.spawn(rest(Arc::clone(&place), begun.elapsed()));
+        (made, place)
+    };
+    let made = tokio::task::spawn_blocking(make).await;
     let (made, place) = made.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     let Clip { header, length, captured, seconds, pictures } = made.map_err(|error| {
         let reason = format!("no file can be made of what is kept of {}: {error}", stream.name());
@@ -119,11 +147,18 @@ pub(super) async fn clip(
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
         (HeaderName::from_static("x-timestamp"), format!("{:.6}", captured.0.as_secs_f64())),
         (HeaderName::from_static("x-content-duration"), format!("{seconds:.3}")),
+        (HeaderName::from_static(SERVER_ID_HEADER), api.id.clone()),
     ];
     // Of a stream that stands still, or rests, its end may be long ago.
     let age = age.map(|age| [(HeaderName::from_static("x-age"), format!("{:.3}", age.as_secs_f64()))]);
     let rest = Rest { header: Some(header), codec, pictures: pictures.into_iter(), _place: place };
     Ok((described, age, Body::from_stream(pieces(rest, limit(length, api.downloads.least())))).into_response())
+}
+
+/// The processor has its rest from a clip that took so long to be made.
+async fn rest(place: Arc<Place>, took: Duration) {
+    tokio::time::sleep(took * (REST - 1)).await;
+    drop(place);
 }
 
 /// For a clip of so many bytes at this pace.
@@ -137,7 +172,7 @@ struct Rest {
     header: Option<Vec<u8>>,
     codec: Codec,
     pictures: std::vec::IntoIter<Picture>,
-    _place: OwnedSemaphorePermit,
+    _place: Arc<Place>,
 }
 
 impl Rest {
@@ -180,28 +215,37 @@ fn pieces(rest: Rest, limit: Duration) -> impl Stream<Item = std::io::Result<Byt
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use futures_util::StreamExt;
 
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
     #[tokio::test]
     async fn after_the_limit_a_clip_lets_go_of_its_pictures_whether_or_not_they_are_asked_for() {
-        let clips = Clips::new(Vec::new());
+        let places = places();
         let unit = Bytes::from_static(&[0, 0, 0, 1, 0x65, 1, 2, 3]);
         let picture = Picture { unit: unit.clone(), time: Duration::ZERO, captured: None, keyframe: true };
         let clip = |limit| {
             let pictures = vec![picture.clone(); 3].into_iter();
-            let place = clips.place().expect("a place");
-            Box::pin(pieces(Rest { header: Some(vec![1, 2, 3]), codec: Codec::H264, pictures, _place: place }, limit))
+            let (header, codec) = (Some(vec![1, 2, 3]), Codec::H264);
+            let place = Arc::new(places.take(HERE).expect("a place"));
+            Box::pin(pieces(Rest { header, codec, pictures, _place: place }, limit))
         };
         let whole: Vec<_> = clip(LIMIT).map(Result::unwrap).collect().await;
         assert_eq!(whole.iter().map(Bytes::len).collect::<Vec<_>>(), [3, 8, 8, 8]);
         let mut stopped = clip(Duration::from_millis(10));
         assert!(stopped.next().await.is_some_and(|piece| piece.is_ok()));
         // Nobody asks for the next one.
-        let all = u32::try_from(CLIPS).expect("few");
-        let places = tokio::time::timeout(LIMIT, Arc::clone(&clips.places).acquire_many_owned(all)).await;
-        assert!(places.expect("within the limit").is_ok());
+        let all_are_free = || [1, 2, 3].map(|host| places.take([10, 0, 0, host].into())).iter().all(Option::is_some);
+        let free = async {
+            while !all_are_free() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        assert!(tokio::time::timeout(LIMIT, free).await.is_ok());
         assert!(stopped.next().await.is_some_and(|piece| piece.is_err()) && stopped.next().await.is_none());
     }
 
@@ -212,16 +256,34 @@ mod tests {
         assert_eq!(limit(1_000_000_000, Some(128e3)), LONGEST);
     }
 
+    #[tokio::test]
+    async fn a_clip_that_took_long_to_be_made_keeps_its_place_also_where_its_connection_broke_off() {
+        let places = Places::new(1, 1);
+        let place = Arc::new(places.take(HERE).expect("a place"));
+        let resting = tokio::spawn(rest(Arc::clone(&place), LIMIT));
+        drop(place);
+        tokio::task::yield_now().await;
+        assert!(places.take(HERE).is_none());
+        resting.abort();
+        assert!(resting.await.is_err_and(|ended| ended.is_cancelled()));
+        rest(Arc::new(places.take(HERE).expect("a place")), Duration::ZERO).await;
+        assert!(places.take(HERE).is_some());
+    }
+
     #[test]
-    fn one_clip_too_many_is_told_when_to_ask_again() {
-        let clips = Clips::new(Vec::new());
-        let places: Vec<_> = (0..CLIPS).map(|_| clips.place().expect("a place")).collect();
-        assert!(clips.place().is_none());
+    fn one_clip_too_many_is_told_when_to_ask_again_and_neither_a_stream_nor_an_address_has_all() {
+        let clips = Clips { rings: Vec::new(), places: vec![places(), places()] };
+        let other = IpAddr::from([10, 0, 0, 2]);
+        let held: Vec<_> = (0..EACH).map(|_| clips.place(0, HERE).expect("a place")).collect();
+        assert!(clips.place(0, HERE).is_none());
+        let last = clips.place(0, other).expect("there is one for others");
+        assert!(clips.place(0, IpAddr::from([10, 0, 0, 3])).is_none());
+        assert!(clips.place(1, HERE).is_some(), "of another stream");
         let busy = busy();
         let again = busy.headers().get(header::RETRY_AFTER).and_then(|after| after.to_str().ok());
         assert_eq!((busy.status(), again), (StatusCode::SERVICE_UNAVAILABLE, Some("5")));
-        drop(places);
-        assert!(clips.place().is_some());
+        drop((held, last));
+        assert!(clips.place(0, HERE).is_some());
     }
 
     #[test]

@@ -231,6 +231,7 @@ fn clip(stream: &Value) -> Value {
         "X-Timestamp": header("When the first picture was captured, in seconds since 1970"),
         "X-Content-Duration": header("In seconds"),
         "X-Age": header("From when its last picture was captured to this answer, in seconds"),
+        "X-Server-Id": header("The server's id, as in its statistics"),
     });
     let mut responses = refusals(&[400, 401, 404, 409, 422, 429, 503]);
     let clip = json!({

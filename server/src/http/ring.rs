@@ -56,17 +56,33 @@ impl Range {
     }
 }
 
-/// The addresses that are given pictures now, once for each answer.
-#[derive(Clone, Default)]
-pub struct Places(Arc<Mutex<Vec<IpAddr>>>);
+/// Places for so many answers at once, and for so many of them to one address.
+#[derive(Clone)]
+pub struct Places {
+    most: usize,
+    each: usize,
+    /// The addresses that are given something now, once for each answer.
+    taken: Arc<Mutex<Vec<IpAddr>>>,
+}
 
-struct Place(Places, IpAddr);
+impl Default for Places {
+    /// For pictures.
+    fn default() -> Self {
+        Self::new(PLACES, PLACES / 2)
+    }
+}
+
+pub(super) struct Place(Places, IpAddr);
 
 impl Places {
-    fn take(&self, address: IpAddr) -> Option<Place> {
-        let mut all = lock(&self.0);
+    pub(super) fn new(most: usize, each: usize) -> Self {
+        Self { most, each, taken: Arc::default() }
+    }
+
+    pub(super) fn take(&self, address: IpAddr) -> Option<Place> {
+        let mut all = lock(&self.taken);
         let its = all.iter().filter(|other| **other == address).count();
-        if all.len() >= PLACES || its >= PLACES / 2 {
+        if all.len() >= self.most || its >= self.each {
             return None;
         }
         all.push(address);
@@ -76,7 +92,7 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut all = lock(&self.0.0);
+        let mut all = lock(&self.0.taken);
         if let Some(at) = all.iter().position(|address| *address == self.1) {
             all.swap_remove(at);
         }
