@@ -295,8 +295,8 @@ struct Writer {
     messages: Sender<Message>,
     say: Sender<String>,
     works: BTreeMap<u64, Work>,
-    /// The last one that had no folder, and why.
-    failed: Option<(u64, Moment, String)>,
+    /// The last one that has no folder.
+    failed: Option<(u64, Moment)>,
     /// The program does.
     ends: Arc<AtomicBool>,
     drawing: Arc<()>,
@@ -313,6 +313,9 @@ impl Writer {
             self.take(message);
         }
         self.ends.store(true, Ordering::Release);
+        if let Some((id, moment)) = self.failed.take() {
+            self.begin(id, moment);
+        }
         for work in self.works.values_mut().filter(|work| work.state == State::Typed) {
             work.state = State::Saved;
         }
@@ -365,7 +368,7 @@ impl Writer {
             }
             Err(reason) => {
                 tracing::error!("no event: {reason}");
-                self.failed = Some((id, moment, reason.clone()));
+                self.failed = Some((id, moment));
                 Some(reason)
             }
         }
@@ -378,10 +381,10 @@ impl Writer {
     }
 
     fn end(&mut self, id: u64, text: Option<String>) {
-        let failed = self.failed.take_if(|(failed, ..)| *failed == id);
+        let failed = self.failed.take_if(|(failed, _)| *failed == id);
         match text {
             Some(text) => {
-                if let Some((id, moment, _)) = failed
+                if let Some((id, moment)) = failed
                     && let Some(reason) = self.begin(id, moment)
                 {
                     self.failed = None;
@@ -932,17 +935,21 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_can_be_made_when_the_text_is_there_is_early_enough() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let dive = folder.path().join("dive");
-        fs::write(&dive, "").expect("a file");
-        let mut events = Events::start(dive.clone()).expect("a thread");
-        events.begin(vec![seen("stream1")], Fields::new(), Instant::now()).expect("begun");
-        assert!(events.said.recv_timeout(LIMIT).is_ok_and(|said| said.starts_with("No event can be saved: ")));
-        fs::remove_file(&dive).expect("removed");
-        events.end(Some("text".to_owned()));
-        drop(events);
-        assert_eq!(read(&dive, &name_of("stream1")).text, "text");
+    fn a_folder_that_can_be_made_when_the_text_is_there_or_the_program_ends_is_early_enough() {
+        for text in ["text", ""] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let dive = folder.path().join("dive");
+            fs::write(&dive, "").expect("a file");
+            let mut events = Events::start(dive.clone()).expect("a thread");
+            events.begin(vec![seen("stream1")], Fields::new(), Instant::now()).expect("begun");
+            assert!(events.said.recv_timeout(LIMIT).is_ok_and(|said| said.starts_with("No event can be saved: ")));
+            fs::remove_file(&dive).expect("removed");
+            if !text.is_empty() {
+                events.end(Some(text.to_owned()));
+            }
+            drop(events);
+            assert_eq!(read(&dive, &name_of("stream1")).text, text);
+        }
     }
 
     /// Answers requests one by one with these heads and no body; none: the connection ends.
