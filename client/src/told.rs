@@ -380,6 +380,14 @@ mod tests {
     }
 
     #[test]
+    fn the_first_server_that_told_events_is_understood() {
+        let (told, turn) = wanted();
+        told.read(include_bytes!("../../tests/fixtures/first/events.txt").as_slice(), turn);
+        let written = told.written("stream1", Instant::now()).expect("an overlay");
+        assert_eq!(written.lines, ["12:00:00", "Dive 7", "Depth 3.5 m"]);
+    }
+
+    #[test]
     fn another_server_is_followed_instead_and_nobody_when_nobody_wants_it() {
         let (told, turn) = wanted();
         assert!(told.goes_on(turn) && !told.goes_on(turn + 1));

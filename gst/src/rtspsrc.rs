@@ -27,6 +27,9 @@ use crate::rtp;
 /// Of connecting to a camera, and of each read and write, in seconds.
 const TLS_TIMEOUT: u32 = 1;
 
+/// Times the latency that packets out of order are taken in.
+const MISORDER: u32 = 30;
+
 /// Tells the source where the camera is, and user and password.
 pub fn set_address(source: &gst::Element, url: &CameraUrl) {
     source.set_property("location", url.location().as_str());
@@ -227,6 +230,20 @@ pub fn number_packets(source: &gst::Element) {
     });
 }
 
+/// Takes packets that come up to `latency` late for what they are. The source counts them by the rate of packets, of
+/// which it knows little at the start: where they overtake each other it takes 40 a second for two, and what is more
+/// than ten numbers behind then is dropped, as if the camera counted anew.
+pub fn bear_disorder(source: &gst::Element, latency: Duration) {
+    let time = u32::try_from(latency.as_millis()).unwrap_or(u32::MAX).saturating_mul(MISORDER);
+    source.connect("new-manager", false, move |values| {
+        let manager = values.get(1)?.get::<gst::Element>().ok()?;
+        if manager.has_property("max-misorder-time") {
+            manager.set_property("max-misorder-time", time);
+        }
+        None
+    });
+}
+
 /// Calls `on_packet` with each compound RTCP packet that the source gets, by UDP and by TCP. Where its packets come in,
 /// as `add-reference-timestamp-meta` is there from GStreamer 1.22 on alone.
 pub fn on_control(source: &gst::Element, on_packet: impl Fn(&[u8]) + Send + Sync + 'static) {
@@ -273,4 +290,22 @@ fn input(source: &gst::Element) -> Option<gst::Pad> {
     let is_manager = |element: &gst::Element| is_made_by(element, "rtpbin");
     let manager = source.downcast_ref::<gst::Bin>()?.iterate_elements().into_iter().flatten().find(is_manager)?;
     manager.sink_pads().into_iter().find(|pad| pad.name().starts_with("recv_rtp_sink"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_much_is_waited_for_a_packet_that_is_far_behind_is_no_restart() {
+        gst::init().expect("GStreamer");
+        let make = |name| gst::ElementFactory::make(name).build().expect("an element of the good plugins");
+        let misorder = |latency: u64| {
+            let (source, manager) = (make("rtspsrc"), make("rtpbin"));
+            bear_disorder(&source, Duration::from_millis(latency));
+            source.emit_by_name::<()>("new-manager", &[&manager]);
+            manager.property::<u32>("max-misorder-time")
+        };
+        assert_eq!([500, 2_000].map(misorder), [15_000, 60_000]);
+    }
 }

@@ -411,7 +411,7 @@ pub struct StreamOptions {
     ///
     /// Low: fastest preset, rate control over one frame, keyframes only on demand, and browsers show each picture at
     /// once. Normal and high: slower preset, rate control over half a second, a keyframe every 2 s; browsers may wait
-    /// 500 ms and 2 s for what is late
+    /// 500 ms and 2 s for what is late. In none does the encoder hold pictures back, by lookahead or B-frames
     #[arg(help_heading = ENCODING, long, value_name = "low|normal|high")]
     pub latency_mode: Option<LatencyMode>,
 

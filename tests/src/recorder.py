@@ -21,6 +21,7 @@ found = {
     "year": device.GetSystemDateAndTime().UTCDateTime.Date.Year,
     "protocols": {one.Name: one.Port for one in device.GetNetworkProtocols()},
     "dns": device.GetDNS().FromDHCP,
+    "ntp": device.GetNTP().FromDHCP,
     "gateways": len(device.GetNetworkDefaultGateway().IPv4Address),
     "discovery": device.GetDiscoveryMode(),
     "users": {one.Username: one.UserLevel for one in device.GetUsers()},

@@ -108,6 +108,7 @@ fn onvif_zeep_finds_both_streams_and_changes_one() {
     let port = server.address.port();
     assert!(found["protocols"]["HTTP"] == json!([port]) && found["protocols"]["RTSP"][0].is_number(), "{found}");
     assert_eq!((&found["users"], &found["dns"]), (&json!({ "pilot": "Administrator" }), &json!(false)));
+    assert_eq!(found["ntp"], json!(false));
     assert!(found["gateways"].is_number() && found["discovery"] == "NonDiscoverable", "{found}");
     assert_eq!(found["capabilities"], json!(server.url("/onvif/media_service")));
     assert_eq!((&found["information"]["Model"], &found["digest"]), (&json!("rov-server"), &json!(true)));

@@ -19,6 +19,7 @@ use gstreamer_video as gst_video;
 pub use rov_common::camera::{CameraUrl as Camera, Credentials, Trust};
 use rov_common::challenge::unknown_digest_advice;
 use rov_common::codec::Codec;
+use rov_common::latency_mode::LatencyMode;
 use rov_common::lateness::Received;
 use rov_common::marker::{self, Markers};
 use rov_common::rtp;
@@ -39,6 +40,10 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(5);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A camera that is gone does not answer the goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Who waits for longer has a link that mixes up what it carries.
+const ORDERLY: Duration = LatencyMode::Low.longest_wait();
+/// The jitter buffer counts from a packet that was quick, the server's own delays included.
+const MARGIN: Duration = Duration::from_millis(300);
 /// As for the other sockets for media.
 const UDP_BUFFER: &str = "4194304";
 
@@ -260,7 +265,7 @@ fn stop(pipeline: gst::Pipeline) {
     let _ = pipeline.set_state(gst::State::Null);
 }
 
-fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_app::AppSink), RtspError> {
+fn build(shared: &Arc<Shared>, mut latency: Duration) -> Result<(gst::Pipeline, gst_app::AppSink), RtspError> {
     let other = |error: String| RtspError::Other { address: shared.camera.address(), reason: error };
     gst::init().map_err(|error| other(error.to_string()))?;
     let make = |name| gst::ElementFactory::make(name).build().map_err(|_| RtspError::MissingElement(name));
@@ -269,6 +274,10 @@ fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_
     rtspsrc::limit_attempts(&source);
     rtspsrc::ask_for_keyframes(&source);
     rtspsrc::number_packets(&source);
+    if latency > ORDERLY {
+        rtspsrc::bear_disorder(&source, latency);
+        latency += MARGIN;
+    }
     for (property, value) in [
         ("latency", latency.as_millis().to_string()),
         // Follows the camera's clock, and never buffers: 'auto' would for a camera whose SDP has a duration.

@@ -21,6 +21,15 @@ const VERSION: (u32, u32) = (21, 6);
 const NETWORK: &str = r#"IPFilter="false" ZeroConfiguration="false" IPVersion6="false" DynDNS="false""#;
 const SYSTEM: &str = r#"DiscoveryResolve="true" DiscoveryBye="true" RemoteDiscovery="false" SystemBackup="false" SystemLogging="false" FirmwareUpgrade="false""#;
 
+/// Where the time comes from: of chrony, ntpd and systemd, of which a system has one.
+const NTP_FILES: [&str; 5] = [
+    "/etc/chrony/chrony.conf",
+    "/etc/chrony.conf",
+    "/etc/ntpsec/ntp.conf",
+    "/etc/ntp.conf",
+    "/etc/systemd/timesyncd.conf",
+];
+
 /// What is within the response; none: there is no such operation.
 pub fn answer(asked: &Asked, request: &Element) -> Option<Result<String, Fault>> {
     let within = match request.name.as_str() {
@@ -41,6 +50,7 @@ pub fn answer(asked: &Asked, request: &Element) -> Option<Result<String, Fault>>
         "GetNetworkProtocols" => Ok(protocols(asked)),
         "GetNetworkDefaultGateway" => Ok(tag("tds:NetworkGateway", &gateways(&read("/proc/net/route")))),
         "GetDNS" => Ok(tag("tds:DNSInformation", &dns(&read("/etc/resolv.conf")))),
+        "GetNTP" => Ok(tag("tds:NTPInformation", &ntp(&NTP_FILES.map(read).join("\n")))),
         "GetDiscoveryMode" => {
             let is_found = asked.onvif.is_found;
             Ok(value("tds:DiscoveryMode", if is_found { "Discoverable" } else { "NonDiscoverable" }))
@@ -85,11 +95,34 @@ fn dns(resolver: &str) -> String {
     // Only the last line of `search` counts.
     let domains =
         of("search").next_back().unwrap_or_default().into_iter().map(|domain| value("tt:SearchDomain", domain));
-    let servers = of("nameserver").flatten().filter_map(|address| address.parse::<IpAddr>().ok()).map(|address| {
-        let (kind, name) = if address.is_ipv4() { ("IPv4", "tt:IPv4Address") } else { ("IPv6", "tt:IPv6Address") };
-        tag("tt:DNSManual", &(value("tt:Type", kind) + &value(name, address)))
-    });
+    let servers = of("nameserver").flatten().filter(|address| address.parse::<IpAddr>().is_ok());
+    let servers = servers.map(|address| tag("tt:DNSManual", &host(address)));
     value("tt:FromDHCP", false) + &domains.collect::<String>() + &servers.collect::<String>()
+}
+
+/// Of the lines of [`NTP_FILES`], as `server NAME iburst` and `NTP=NAME NAME`.
+fn ntp(lines: &str) -> String {
+    let named = |line: &str| -> Vec<String> {
+        let own = |names: &str| names.split_whitespace().map(str::to_owned).collect();
+        let mut words = line.split_whitespace();
+        match (line.trim().strip_prefix("NTP="), words.next()) {
+            (Some(names), _) => own(names),
+            (None, Some("server" | "pool" | "peer")) => words.next().map(own).unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    };
+    let servers = lines.lines().flat_map(named).map(|server| tag("tt:NTPManual", &host(&server)));
+    value("tt:FromDHCP", false) + &servers.collect::<String>()
+}
+
+/// An address or a name.
+fn host(host: &str) -> String {
+    let (kind, name) = match host.parse() {
+        Ok(IpAddr::V4(_)) => ("IPv4", "tt:IPv4Address"),
+        Ok(IpAddr::V6(_)) => ("IPv6", "tt:IPv6Address"),
+        Err(_) => ("DNS", "tt:DNSname"),
+    };
+    value("tt:Type", kind) + &value(name, host)
 }
 
 fn user(user: &User) -> String {
@@ -303,6 +336,24 @@ mod tests {
         let server = "<tt:DNSManual><tt:Type>IPv4</tt:Type><tt:IPv4Address>10.0.0.1</tt:IPv4Address></tt:DNSManual>";
         let domains = "<tt:SearchDomain>boat</tt:SearchDomain><tt:SearchDomain>lan</tt:SearchDomain>";
         assert_eq!(text, format!("<tt:FromDHCP>false</tt:FromDHCP>{domains}{server}"));
+    }
+
+    #[test]
+    fn time_servers_are_those_of_the_system() {
+        let chrony = "# server old\n  pool 2.debian.pool.ntp.org iburst\nserver 10.0.0.1 prefer\nserverstats\nserver\n";
+        let systemd = "[Time]\n#NTP=\nNTP=fe80::1 boat<\nFallbackNTP=far\n";
+        let server = |kind: &str, name: &str, text: &str| {
+            format!("<tt:NTPManual><tt:Type>{kind}</tt:Type><tt:{name}>{text}</tt:{name}></tt:NTPManual>")
+        };
+        let expected = [
+            "<tt:FromDHCP>false</tt:FromDHCP>".to_owned(),
+            server("DNS", "DNSname", "2.debian.pool.ntp.org"),
+            server("IPv4", "IPv4Address", "10.0.0.1"),
+            server("IPv6", "IPv6Address", "fe80::1"),
+            server("DNS", "DNSname", "boat&lt;"),
+        ];
+        assert_eq!(ntp(&format!("{chrony}{systemd}")), expected.concat());
+        assert_eq!(ntp(""), expected[0], "none is known");
     }
 
     #[test]

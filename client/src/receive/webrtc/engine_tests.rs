@@ -349,3 +349,12 @@ fn its_timers_alone_keep_it_going_and_none_is_due_again_at_once() {
     assert_eq!(scene.engine.state(), State::Connected);
     assert!(scene.heard("arrivals") > 0 && scene.heard("NACK") > 0);
 }
+
+#[test]
+fn the_answer_of_the_first_server_is_taken() {
+    let (mut engine, _) =
+        Engine::new(Instant::now(), address(CLIENT), None, Duration::from_millis(100)).expect("an offer");
+    let answer = include_str!("../../../../tests/fixtures/first/answer.sdp").to_owned();
+    engine.answered(Instant::now(), answer).expect("an answer to it");
+    assert!(engine.capture_time_id.is_none(), "it does not tell when pictures were captured");
+}

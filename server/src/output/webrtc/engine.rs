@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -301,7 +302,10 @@ impl Engine {
         let adaptive = encode.rate_control.is_some();
         let offer = offer::parse(offer, encode.codec, profile)?;
         let gives_way = if self.viewers.len() < self.max_viewers { None } else { Some(self.gives_way(now, from)?) };
-        let (session, answer) = Session::accept(now, public_id(id).to_owned(), &offer, reach, ceiling, adaptive)?;
+        let name = public_id(id).to_owned();
+        let accept = AssertUnwindSafe(|| Session::accept(now, name, &offer, reach, ceiling, adaptive));
+        let panicked = |_| Err(rtc::shared::error::Error::Other("its session panicked".to_owned()));
+        let (session, answer) = catch_unwind(accept).unwrap_or_else(panicked)?;
         self.pictures.add(public_id(id), session.feedback());
         let since = gives_way.and_then(|id| self.make_way(now, &id, from, net)).unwrap_or(now);
         let [ufrag, pwd] = credentials(&answer);
@@ -404,9 +408,21 @@ impl Engine {
         net: &mut impl Transmit,
     ) {
         let Some(id) = self.viewer_of(peer, data) else { return };
-        let Some(viewer) = self.viewers.get_mut(&id) else { return };
-        viewer.session.handle_datagram(now, local, peer, data);
-        self.serve(now, &id, net);
+        self.guard(&id, |this| {
+            let Some(viewer) = this.viewers.get_mut(&id) else { return };
+            viewer.session.handle_datagram(now, local, peer, data);
+            this.serve(now, &id, net);
+        });
+    }
+
+    /// Does `work` on this viewer. What its datagrams may do to the core ends its session alone.
+    fn guard(&mut self, id: &str, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            // What it had gathered to be sent.
+            self.run = Run::default();
+            drop(self.forget(id));
+            tracing::error!(viewer = public_id(id), "viewer gone: its session panicked; the others go on");
+        }
     }
 
     /// Whose datagram it is. A connectivity check names the viewer and proves it, and from then on the address is that
@@ -448,10 +464,12 @@ impl Engine {
         let due: Vec<String> =
             self.viewers.iter().filter(|(_, v)| v.deadline <= now).map(|(id, _)| id.clone()).collect();
         for id in due {
-            if let Some(viewer) = self.viewers.get_mut(&id) {
-                viewer.session.handle_timeout(now);
-            }
-            self.serve(now, &id, net);
+            self.guard(&id, |this| {
+                if let Some(viewer) = this.viewers.get_mut(&id) {
+                    viewer.session.handle_timeout(now);
+                }
+                this.serve(now, &id, net);
+            });
         }
     }
 
@@ -495,14 +513,10 @@ impl Engine {
     }
 
     fn remove(&mut self, id: &str, end: &End, net: &mut impl Transmit) {
-        let Some(mut viewer) = self.viewers.remove(id) else { return };
-        self.streams[viewer.stream].viewers -= 1;
-        self.streams[viewer.stream].sent_before += viewer.session.bytes();
+        let Some(mut viewer) = self.forget(id) else { return };
         self.leave_share(&mut viewer);
         viewer.session.close();
         drain(viewer.session.core(), &mut self.run, net, &mut |_| ());
-        self.by_ufrag.remove(&viewer.ufrag);
-        self.by_address.forget(id);
         let reason = match end {
             End::Closed => "closed",
             End::Failed => "ICE or DTLS failed",
@@ -511,6 +525,15 @@ impl Engine {
             End::GaveWay => return,
         };
         tracing::info!(viewer = public_id(id), reason, "viewer gone");
+    }
+
+    fn forget(&mut self, id: &str) -> Option<Viewer> {
+        let viewer = self.viewers.remove(id)?;
+        self.streams[viewer.stream].viewers -= 1;
+        self.streams[viewer.stream].sent_before += viewer.session.bytes();
+        self.by_ufrag.remove(&viewer.ufrag);
+        self.by_address.forget(id);
+        Some(viewer)
     }
 
     /// What a viewer that goes had of its link is the others'.

@@ -42,6 +42,7 @@ use super::*;
 use crate::output::webrtc::addresses::{MAX_HEARD, MAX_SENT};
 use crate::output::webrtc::estimate::Estimator;
 use crate::output::webrtc::feedback::Feedback;
+use crate::output::webrtc::session::PANICS;
 use crate::packetize::MAX_PAYLOAD;
 use crate::rate_control::Pilot;
 
@@ -458,6 +459,54 @@ fn a_viewer_connects_asks_for_a_keyframe_and_receives_from_it_on() {
     assert_eq!(packets.iter().filter(|(_, marker)| *marker).count(), 2, "the last packet of a frame has the marker");
 }
 
+/// The offer with a data channel beside the video.
+fn with_data(offer: &str) -> String {
+    let bundle = offer.replace("a=group:BUNDLE 0", "a=group:BUNDLE 0 1");
+    assert_ne!(bundle, offer, "the offer has a bundle");
+    bundle + "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\na=sctp-port:5000\r\n"
+}
+
+/// Each of these starts SCTP in the core, also where it refuses the section.
+#[test]
+fn nobody_gets_the_server_to_speak_sctp() {
+    let mut world = World::new();
+    let (viewer, offer) = Viewer::new(world.now, "10.0.0.2:6000");
+    let plain = world.accept("plain", &offer, viewer.address.ip()).expect("an answer");
+    assert!(!plain.contains("m=application"), "{plain}");
+    let refused = with_data(&offer).replace("BUNDLE 0 1", "BUNDLE 0");
+    for (id, offer) in [("bundled", with_data(&offer)), ("refused", refused)] {
+        let answer = world.accept(id, &offer, viewer.address.ip()).expect("an answer");
+        assert!(answer.contains("a=group:BUNDLE 0\r\n"), "{answer}");
+        assert!(answer.contains("m=application 0 UDP/DTLS/SCTP webrtc-datachannel\r\n"), "{answer}");
+        let viewer = world.engine.viewers.get_mut(id).expect("the viewer");
+        assert!(viewer.session.core().sctp().is_none(), "{id}");
+    }
+    // What the core takes for the end of a line is more than what the standard does.
+    let hidden = with_data(&offer).replace("m=application", "\rm=application");
+    let refused = world.accept("hidden", &hidden, viewer.address.ip()).expect_err("refused");
+    assert!(refused.to_string().contains("data channel"), "{refused}");
+}
+
+#[test]
+fn a_viewer_that_offers_a_data_channel_sees_the_pictures() {
+    let mut world = World::new();
+    let (mut viewer, _) = Viewer::new(world.now, "10.0.0.2:6000");
+    viewer.pc.create_data_channel("events", None).expect("a data channel");
+    let offer = viewer.pc.create_offer(None).expect("an offer");
+    viewer.pc.set_local_description(world.now, offer).expect("a local description");
+    let offer = viewer.pc.local_description().expect("a local description").sdp;
+    assert!(offer.contains("m=application"), "{offer}");
+    let answer = world.accept("viewer", &offer, viewer.address.ip()).expect("an answer");
+    viewer.answered(world.now, answer);
+    world.viewers.push(viewer);
+    world.run_until_connected();
+    world.send(true, 3);
+    // The core of the viewer asks for its channel for a while.
+    world.run(Duration::from_secs(3));
+    world.send(false, 2);
+    assert_eq!(world.viewers[0].packets.len(), 5);
+}
+
 #[test]
 fn a_viewer_that_hides_its_address_by_multicast_dns_connects_all_the_same() {
     let mut world = World::new();
@@ -746,6 +795,19 @@ fn check(user: &str, pwd: Option<&str>) -> Vec<u8> {
 fn user_of(world: &World, id: &str) -> (String, String) {
     let viewer = &world.engine.viewers[id];
     (format!("{}:{}", viewer.ufrag, viewer.remote_ufrag), viewer.pwd.clone())
+}
+
+#[test]
+fn a_session_that_panics_ends_and_the_others_go_on() {
+    let mut world = World::new();
+    world.join("10.0.0.2:6000");
+    world.join("10.0.0.3:6000");
+    world.run_until_connected();
+    let local = SERVER.parse().expect("an address");
+    world.engine.handle_datagram(world.now, local, world.viewers[0].address, PANICS, &mut world.wire);
+    assert_eq!((world.engine.tables().0, world.engine.tables().1), (1, 1), "nothing is left of it");
+    world.send(true, 3);
+    assert_eq!([0, 1].map(|viewer: usize| world.viewers[viewer].packets.len()), [0, 3]);
 }
 
 #[test]

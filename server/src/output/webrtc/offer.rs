@@ -24,11 +24,35 @@ pub struct Offer {
     is_bundled: bool,
     /// The first section of the bundle, if the video is in a later one.
     front: Option<Front>,
+    unknown: Vec<Unknown>,
 }
 
-/// The section that has the transport of a bundle, and nothing that could be sent here, as one for sound. It is
-/// accepted as inactive: the bundle would end with it (RFC 9143 section 7.3.3), and webrtcbin would look for a path on
-/// sockets of which nobody knows.
+/// A section of what the core does not have to know, as a data channel: it would speak SCTP with whoever offers one,
+/// also where it refuses the section. It is told of a section for sound instead, which it refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Unknown {
+    mid: String,
+    /// As it is refused.
+    line: String,
+}
+
+impl Unknown {
+    const STAND_IN: &str = "m=audio 9 UDP/TLS/RTP/SAVPF 0";
+
+    fn new(lines: &[&str]) -> Option<Self> {
+        let mut words: Vec<_> = lines[0].split_whitespace().collect();
+        *words.get_mut(1)? = "0";
+        Some(Self { mid: mid(lines)?.to_owned(), line: words.join(" ") })
+    }
+
+    fn is(lines: &[&str]) -> bool {
+        !lines[0].starts_with("m=audio ") && !lines[0].starts_with("m=video ")
+    }
+}
+
+/// The section that has the transport of a bundle, and nothing that could be sent here, as one for sound or a data
+/// channel. It is accepted, sound as inactive: the bundle would end with it (RFC 9143 section 7.3.3), and webrtcbin
+/// would look for a path on sockets of which nobody knows. Who opens the data channel gets no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Front {
     mid: String,
@@ -36,8 +60,9 @@ struct Front {
     media: String,
     /// As `UDP/TLS/RTP/SAVPF`.
     protocol: String,
-    payload_type: String,
-    /// Of the payload type.
+    /// A payload type, or `webrtc-datachannel`.
+    format: String,
+    /// Of the format.
     parameters: Vec<String>,
 }
 
@@ -46,18 +71,17 @@ impl Front {
         let lines = media[..video].iter().find(|lines| is_bundled(session, lines, &media[video]))?;
         let mut words = lines[0].split_whitespace();
         let (media, _port, protocol) = (words.next()?, words.next()?, words.next()?);
-        let payload_type = words.next()?;
-        // Not a data channel.
-        if !matches!(media, "m=audio" | "m=video") || is_refused(lines) {
+        let format = words.next()?;
+        if is_refused(lines) {
             return None;
         }
-        let names = ["rtpmap", "fmtp"].map(|name| format!("a={name}:{payload_type} "));
+        let names = [format!("a=rtpmap:{format} "), format!("a=fmtp:{format} "), "a=sctp-port:".to_owned()];
         let parameters = lines.iter().filter(|line| names.iter().any(|name| line.starts_with(name)));
         Some(Self {
             mid: mid(lines)?.to_owned(),
             media: media.to_owned(),
             protocol: protocol.to_owned(),
-            payload_type: payload_type.to_owned(),
+            format: format.to_owned(),
             parameters: parameters.map(ToString::to_string).collect(),
         })
     }
@@ -65,10 +89,13 @@ impl Front {
     /// The core's `answer`, which refuses the section, with the section accepted.
     fn accept(&self, answer: &str) -> String {
         let (session, mut media) = sections(answer);
-        let own = format!("{} 9 {} {}", self.media, self.protocol, self.payload_type);
+        let own = format!("{} 9 {} {}", self.media, self.protocol, self.format);
         if let Some(lines) = media.iter_mut().find(|lines| mid(lines) == Some(&self.mid) && is_refused(lines)) {
             lines[0] = &own;
-            lines.extend(self.parameters.iter().map(String::as_str).chain(["a=rtcp-mux", "a=inactive"]));
+            lines.extend(self.parameters.iter().map(String::as_str));
+            if !Unknown::is(lines) {
+                lines.extend(["a=rtcp-mux", "a=inactive"]);
+            }
         }
         let bundle = |line: &str| line.strip_prefix(BUNDLE).map(|mids| format!("{BUNDLE}{} {mids}", self.mid));
         let session: Vec<_> = session.iter().map(|line| bundle(line).unwrap_or_else(|| (*line).to_owned())).collect();
@@ -80,8 +107,8 @@ impl Offer {
     /// What the viewer gets of the core's `answer`: in its own terms.
     pub fn answer(&self, answer: &str) -> String {
         let own = format!("a=fmtp:{} {}", self.codec.payload_type, self.codec.fmtp);
-        let placed =
-            place_candidates(&self.front.as_ref().map_or_else(|| answer.to_owned(), |front| front.accept(answer)));
+        let accepted = self.front.as_ref().map_or_else(|| answer.to_owned(), |front| front.accept(answer));
+        let placed = place_candidates(&self.refuse_unknown(&accepted));
         let lines = placed.lines().filter_map(|line| {
             if self.codec.is_fmtp(line) {
                 (!self.codec.fmtp.is_empty()).then_some(own.as_str())
@@ -90,6 +117,17 @@ impl Offer {
             }
         });
         lines.flat_map(|line| [line, "\r\n"]).collect()
+    }
+
+    /// The `answer` with the viewer's own sections in the place of those for sound.
+    fn refuse_unknown(&self, answer: &str) -> String {
+        let (session, mut media) = sections(answer);
+        for lines in media.iter_mut().filter(|lines| is_refused(lines)) {
+            if let Some(unknown) = self.unknown.iter().find(|unknown| mid(lines) == Some(&unknown.mid)) {
+                lines[0] = &unknown.line;
+            }
+        }
+        join(&session, &media)
     }
 }
 
@@ -191,6 +229,11 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     let own_bundle = mid(&media[at]).map(|mid| format!("{BUNDLE}{mid}"));
     let is_bundled = is_bundled(&session, &media[at], &media[at]);
     let front = Front::new(&session, &media, at);
+    let mut unknown = Vec::new();
+    for lines in media.iter_mut().filter(|lines| Unknown::is(lines)) {
+        unknown.extend(Unknown::new(lines));
+        lines[0] = Unknown::STAND_IN;
+    }
     if !is_bundled && let Some(own_bundle) = &own_bundle {
         session.retain(|line| !line.starts_with("a=group:"));
         session.push(own_bundle);
@@ -211,7 +254,7 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     let ufrag =
         transport.iter().find_map(|line| line.strip_prefix("a=ice-ufrag:")).unwrap_or_default().trim().to_owned();
     let sdp = join(&session, &media);
-    Ok(Offer { sdp, candidates, codec, highest_profile, ufrag, is_bundled, front })
+    Ok(Offer { sdp, candidates, codec, highest_profile, ufrag, is_bundled, front, unknown })
 }
 
 /// By which a viewer is reached and proves itself: the first two are of ICE (RFC 8839), the third of DTLS (RFC 8122).
@@ -640,9 +683,30 @@ mod tests {
             offer.answer(&core),
             format!("v=0\r\na=group:BUNDLE a 0\r\n{accepted}{own}a=candidate:9\r\n{answered}")
         );
-        // A data channel is refused as before.
-        let data = sdp.replace("m=audio 9 UDP/TLS/RTP/SAVPF 96 97", "m=application 9 UDP/DTLS/SCTP webrtc-datachannel");
-        assert_eq!(parse(&data, Codec::H264, None).expect("an answerable offer").front, None);
+    }
+
+    const DATA: &str = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:d\r\na=sctp-port:5000\r\n";
+
+    #[test]
+    fn a_data_channel_is_refused_and_the_core_knows_nothing_of_it() {
+        let session = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 d\r\n";
+        let ice = "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 00\r\n";
+        let old = DATA.replace("webrtc-datachannel", "5000").replace("UDP/", "");
+        let (video, refused) =
+            ("m=video 9 UDP/TLS/RTP/SAVPF 103\r\na=mid:0\r\n", "m=audio 0 UDP/TLS/RTP/SAVPF 0\r\na=mid:d\r\n");
+        for (data, line) in [(DATA, "UDP/DTLS/SCTP webrtc-datachannel"), (&old, "DTLS/SCTP 5000")] {
+            let offer = parse(&format!("{session}{BARE}{ice}{data}"), Codec::H264, None).expect("an answerable offer");
+            assert!(!offer.sdp.contains("m=application"), "{}", offer.sdp);
+            let answer = offer.answer(&format!("v=0\r\na=group:BUNDLE 0\r\n{video}{refused}"));
+            let refused = format!("m=application 0 {line}\r\na=mid:d\r\n");
+            assert_eq!(answer, format!("v=0\r\na=group:BUNDLE 0\r\n{video}{refused}"));
+        }
+        // The bundle would end with its first section.
+        let first = format!("{}{DATA}{ice}{BARE}", session.replace("0 d", "d 0"));
+        let offer = parse(&first, Codec::H264, None).expect("an answerable offer");
+        assert!(!offer.sdp.contains("m=application"), "{}", offer.sdp);
+        let answer = offer.answer(&format!("v=0\r\na=group:BUNDLE 0\r\n{refused}{video}"));
+        assert_eq!(answer, format!("v=0\r\na=group:BUNDLE d 0\r\n{DATA}{video}"));
     }
 
     #[test]

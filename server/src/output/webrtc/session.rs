@@ -86,6 +86,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// After so long a viewer that reported arrivals all the time is not taken for the pilot while another answers.
 const SILENT: Duration = Duration::from_secs(2);
 
+/// In tests the core panics at this datagram.
+#[cfg(test)]
+pub(super) const PANICS: &[u8] = b"panic";
+
 const ICE_DISCONNECTED: Duration = Duration::from_secs(4);
 const ICE_FAILED: Duration = Duration::from_secs(6);
 const ICE_KEEPALIVE: Duration = Duration::from_secs(1);
@@ -188,11 +192,7 @@ impl Session {
         for (public, base) in reach.public.iter().zip(reach.local.iter().cycle()) {
             pc.add_local_candidate(reflexive_candidate(*public, *base)?)?;
         }
-        // An empty candidate ends gathering (RFC 8838 section 9.3): everything there is, is in the answer.
-        pc.add_local_candidate(RTCIceCandidateInit::default())?;
-        let answer = pc.create_answer(None)?;
-        pc.set_local_description(now, answer)?;
-        let answer = pc.local_description().ok_or(Error::ErrPeerConnLocalDescriptionNil)?;
+        let answer = answer(now, &mut pc)?;
 
         let parameters = pc.rtp_sender(sender).ok_or(Error::ErrSenderNotCreatedByConnection)?.get_parameters().clone();
         let payload_type = parameters
@@ -239,7 +239,7 @@ impl Session {
             jitter: None,
         };
         session.has_room_for_candidates(offer.candidates);
-        Ok((session, offer.answer(&answer.sdp)))
+        Ok((session, offer.answer(&answer)))
     }
 
     /// One that is over the limit is ignored.
@@ -265,17 +265,16 @@ impl Session {
     pub fn restart(&mut self, now: Instant, fragment: &Fragment) -> Result<String, Error> {
         let sdp = offer::restarted(&self.offer, fragment);
         self.pc.set_remote_description(now, RTCSessionDescription::offer(sdp.clone())?)?;
-        self.pc.add_local_candidate(RTCIceCandidateInit::default())?;
-        let answer = self.pc.create_answer(None)?;
-        self.pc.set_local_description(now, answer)?;
-        let answer = self.pc.local_description().ok_or(Error::ErrPeerConnLocalDescriptionNil)?;
+        let answer = answer(now, &mut self.pc)?;
         (self.offer, self.is_restarting, self.candidates) = (sdp, true, 0);
         self.has_room_for_candidates(fragment.candidates.len());
-        Ok(offer::place_candidates(&answer.sdp))
+        Ok(offer::place_candidates(&answer))
     }
 
     /// A datagram from the viewer. What is malformed or forged is dropped by the core.
     pub fn handle_datagram(&mut self, now: Instant, local: SocketAddr, peer: SocketAddr, data: &[u8]) {
+        #[cfg(test)]
+        assert_ne!(data, PANICS, "a datagram that the core cannot bear");
         let datagram = TaggedBytesMut {
             now,
             transport: TransportContext {
@@ -638,6 +637,19 @@ impl Session {
             jitter: self.jitter,
         }
     }
+}
+
+/// The core's answer to the offer that it has.
+fn answer(now: Instant, pc: &mut RTCPeerConnection) -> Result<String, Error> {
+    // An empty candidate ends gathering (RFC 8838 section 9.3): everything there is, is in the answer.
+    pc.add_local_candidate(RTCIceCandidateInit::default())?;
+    let answer = pc.create_answer(None)?;
+    pc.set_local_description(now, answer)?;
+    // It would take SCTP from now on, of which one chunk (FORWARD-TSN) can hold up the media thread for seconds.
+    if pc.sctp().is_some() {
+        return Err(Error::Other("it has a data channel where none is looked for".to_owned()));
+    }
+    Ok(pc.local_description().ok_or(Error::ErrPeerConnLocalDescriptionNil)?.sdp)
 }
 
 /// How many packets are kept to be sent again. What nobody here encodes may have any bit rate.
