@@ -15,6 +15,7 @@ use rov_server::rate_control::Pilot;
 use rov_tests::events::Follower;
 use rov_tests::http;
 use rov_tests::in_process::Serving;
+use rov_tests::rtp::free_rtp_port;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -70,7 +71,8 @@ fn the_first_client_is_answered_as_the_first_server_did() {
 #[test]
 fn what_the_first_client_reads_is_told_as_it_was() {
     let runtime = Runtime::new().expect("a runtime");
-    let args = ["--source", "test", "--transport", "webrtc,rtp,rtsp", "--rtp-host", "127.0.0.1", "--rtp-port", "9"];
+    let port = free_rtp_port().to_string();
+    let args = ["--source", "test", "--transport", "webrtc,rtp,rtsp", "--rtp-host", "127.0.0.1", "--rtp-port", &port];
     let overlay = ["--overlay", "client", "--overlay-text", "Dive 7", "--telemetry", "udp://127.0.0.1:0"];
     let serving = Serving::start(&runtime, &[&args[..], &overlay].concat(), |_| ());
     for (path, before) in [("/api/stats", "stats.json"), ("/api/clock", "clock.json")] {
