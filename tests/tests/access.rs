@@ -117,8 +117,11 @@ fn a_page_of_the_server_may_send_its_offer_as_text_and_others_may_not() {
         )
     };
     for path in ["/offer", "/api/webrtc/offer"] {
-        let prepare = "pc.addTransceiver('video', { direction: 'recvonly' })";
-        assert_eq!(chromium.evaluate(&page, &watch(path, prepare)), "connected", "{path}");
+        let video = "pc.addTransceiver('video', { direction: 'recvonly' })";
+        // A data channel is refused, and the rest of the offer is not.
+        for prepare in [video, &format!("pc.createDataChannel('events'); {video}")] {
+            assert_eq!(chromium.evaluate(&page, &watch(path, prepare)), "connected", "{path}: {prepare}");
+        }
         for prepare in ["0", "pc.addTransceiver('audio', { direction: 'recvonly' })"] {
             let refused = chromium.evaluate(&page, &watch(path, prepare)).to_string();
             assert!(refused.contains("addTransceiver('video', {direction: 'recvonly'})"), "{prepare}: {refused}");
