@@ -217,7 +217,13 @@ pub fn run(args: &SoakArgs) -> Result<u8> {
     failures.extend(residents.spectator_verdict());
     failures.extend(finish(&mut residents));
     let recorded = Compared::of(&vehicle, &surface)?;
-    failures.extend(recorded.verdict());
+    let wrong = recorded.verdict();
+    if !wrong.is_empty() {
+        let log = recordings.path().join("pilot.log");
+        fs::write(&log, residents.pilot.stderr()).with_context(|| format!("cannot write {}", log.display()))?;
+        eprintln!("soak: the recordings and what rov-client said are kept in {}", recordings.keep().display());
+    }
+    failures.extend(wrong);
     drop(watcher);
     drop(runtime);
     write(args, &record, &recorded, &failures)?;

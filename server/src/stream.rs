@@ -172,10 +172,10 @@ impl Stream {
         if unit.keyframe {
             unit.data = codec::with_parameter_sets(unit.data, &rewriting.parameter_sets);
         }
-        let pts = rewriting.timeline.map(unit.pts, unit.captured_at);
+        let (pts, captured_at) = rewriting.timeline.map(unit.pts, unit.captured_at);
         let latency = rewriting.latency;
         drop(rewriting);
-        Frame { latency, ..packetize(self.codec, &unit, pts, self.clock.at(unit.captured_at)) }
+        Frame { latency, ..packetize(self.codec, &unit, pts, self.clock.at(captured_at)) }
     }
 
     /// `profile_idc` and `profile_iop` of a stream of H.264 (RFC 6184 section 8.1), once its SPS is known.
