@@ -20,7 +20,6 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use gstreamer as gst;
 use rov_common::codec::Codec;
 use rov_common::lateness::Received;
@@ -33,10 +32,11 @@ use self::flow::Flow;
 use self::graph::{GraphShared, Note};
 pub use self::output::{PictureForm, packed_caps};
 pub use self::picture::{Kept, Picture, read_stamp};
-use self::rtp::Packet;
+use self::rtp::Part;
 use self::supervisor::{CurrentPipeline, Supervisor, Taken};
 
 use crate::mailbox::Mailbox;
+use crate::receive::packet::Packet;
 use crate::recording::Tape;
 
 /// Notes from the callbacks to the supervisor; more are left out, since it looks at everything each tick anyway.
@@ -187,9 +187,9 @@ impl Decoder {
         })
     }
 
-    /// Whole RTP packets that came together. Never waits; a packet that does not fit is counted and left
-    /// out, and decoding goes on at the next keyframe. What is not RTP, or of another payload type, is ignored.
-    pub fn push(&self, rtp_packets: impl IntoIterator<Item = Bytes>, received: Received) {
+    /// RTP packets that came together. Never waits; a packet that does not fit is counted and left out, and decoding
+    /// goes on at the next keyframe. What is of another payload type is ignored.
+    pub fn push(&self, rtp_packets: impl IntoIterator<Item = Packet>, received: Received) {
         let mut now = self.now();
         let packets = rtp_packets.into_iter();
         // One alone has nobody to be waited for.
@@ -199,23 +199,25 @@ impl Decoder {
         }
     }
 
-    fn push_one(&self, now: &mut CurrentPipeline, rtp_packet: Bytes, received: Received) {
-        let packet = Packet::parse(now.codec(), &rtp_packet);
-        let Some(packet) = packet.filter(|packet| packet.payload_type == self.payload_type) else { return };
-        // The buffer keeps the packet's own memory.
-        let buffer = gst::Buffer::from_slice(rtp_packet);
+    fn push_one(&self, now: &mut CurrentPipeline, packet: Packet, received: Received) {
+        let ssrc = packet.header.ssrc;
+        if packet.header.payload_type != self.payload_type || now.is_straggler(ssrc, received.at) {
+            return;
+        }
+        let part = Part::of(now.codec(), &packet);
+        let buffer = graph::buffer(packet);
         // First the arrival, as the pipeline's threads look it up as soon as they have the packet.
         let mut flow = self.shared.flow();
         let was_open = flow.gate.is_open();
-        let late_by = flow.arrived(&packet, received);
+        let late_by = flow.arrived(&part, received);
         let closed = was_open && !flow.gate.is_open();
         drop(flow);
         if closed {
             self.shared.tell(Note::GateClosed);
         }
-        let taken = now.push(packet.ssrc, buffer, received.at, late_by);
+        let taken = now.push(ssrc, buffer, received.at, late_by);
         match taken {
-            Taken::Yes | Taken::Straggler => {}
+            Taken::Yes => {}
             Taken::NewStream => self.shared.tell(Note::NewStream),
             Taken::Full => self.shared.flow().gate.close("the decoder took no packets"),
         }

@@ -270,7 +270,7 @@ async fn watch(
             return;
         }
         if let Some(decoder) = &*lock(&sink) {
-            decoder.push(packets.inspect(|packet| counted.add(packet.len(), received.at)), received);
+            decoder.push(packets.inspect(|packet| counted.add(packet.size(), received.at)), received);
         }
     });
     let decodes = Arc::clone(decoder);

@@ -67,9 +67,12 @@ enum Part {
 impl Packet {
     /// None unless `packet` is one of RTP.
     pub fn parse(codec: Codec, packet: &[u8]) -> Option<Self> {
-        let header = Header::parse(packet)?;
-        let payload = header.payload(packet)?;
-        Some(Self {
+        let (header, payload) = Header::parse_whole(packet)?;
+        Some(Self::of(codec, &header, &packet[payload]))
+    }
+
+    pub fn of(codec: Codec, header: &Header, payload: &[u8]) -> Self {
+        Self {
             sequence: header.sequence,
             timestamp: header.timestamp,
             ssrc: header.ssrc,
@@ -78,7 +81,7 @@ impl Packet {
                 Codec::H264 | Codec::H265 => part(codec, payload),
                 Codec::Mjpeg => part_of_jpeg(payload, header.marker),
             }),
-        })
+        }
     }
 
     /// Where packets are missing between this one and the next that came: whether the picture of the next is damaged by

@@ -54,13 +54,11 @@ mod tests {
     fn numbered(packets: &[(u16, u32, bool)]) -> Vec<u16> {
         let mut numbering = Numbering::default();
         let header = |&(sequence, timestamp, marker): &(u16, u32, bool)| Header {
-            has_padding: false,
             payload_type: 96,
             sequence,
             timestamp,
             marker,
             ssrc: 1,
-            payload_at: 12,
         };
         packets.iter().map(|packet| numbering.number(header(packet))).collect()
     }

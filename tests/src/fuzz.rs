@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rov_client::decode::rtp::Packet;
+use rov_client::decode::rtp::Part;
+use rov_client::receive::packet::Packet;
 use rov_client::receive::rtp::senders::{Origin, Senders};
 use rov_client::receive::rtsp::parameter_sets::ParameterSets;
 use rov_client::receive::webrtc::answered_codec;
@@ -20,7 +21,8 @@ use rov_common::codec::jpeg::{self, with_huffman_tables};
 use rov_common::codec::{self, Codec, NalKind, ParameterSetCache, SpsInfo};
 use rov_common::discovery::{self, MAX_DATAGRAM, Message};
 use rov_common::fec;
-use rov_common::rtp::{self, Header};
+use rov_common::marker;
+use rov_common::rtp::Header;
 use rov_common::units::Bitrate;
 use rov_server::config::{Config, FieldConfig};
 use rov_server::config_file;
@@ -269,32 +271,22 @@ pub fn rtp(input: &[u8]) {
                 senders.control(VIEWER.ip(), packet, now);
                 continue;
             }
-            let Some(header) = Header::parse(packet) else {
-                assert_eq!(Packet::parse(codec, packet), None);
-                continue;
-            };
-            assert!((12..=packet.len()).contains(&header.payload_at));
-            if let Some(read) = Packet::parse(codec, packet) {
-                assert_eq!(
-                    (read.sequence, read.timestamp, read.ssrc),
-                    (header.sequence, header.timestamp, header.ssrc)
-                );
-            }
+            let data = Bytes::copy_from_slice(packet);
+            let Some(read) = Packet::read(&data) else { continue };
+            let header = read.header;
+            assert_eq!(Header::parse(packet), Some(header));
+            let plain = [&header.bytes(), &read.payload[..]].concat();
+            assert_eq!(Packet::read(&plain.into()), Some(read.clone()));
+            let _ = (Part::of(codec, &read), marker::Packet::of(codec, &header, &read.payload));
             senders.packet(Origin { address: VIEWER, ssrc: header.ssrc, payload_type: header.payload_type }, now);
-            let mut changed = packet.to_vec();
-            rtp::set_payload_type(&mut changed, 96);
-            rtp::set_ssrc(&mut changed, 1);
-            assert_eq!(Header::parse(&changed), Some(Header { payload_type: 96, ssrc: 1, ..header }));
             let mut out = Vec::new();
-            inserter.pass(packet.to_vec(), |packet| out.push(packet));
+            inserter.pass(read.clone(), |packet| out.push(packet));
             inserted = inserted.wrapping_add(out.len() as u16 - 1);
             assert!(matches!(out.len(), 1 | 2));
-            let last = Header::parse(&out[out.len() - 1]).expect("a packet");
-            assert_eq!(last.sequence, header.sequence.wrapping_add(inserted));
-            assert_eq!(out[out.len() - 1][header.payload_at..], packet[header.payload_at..]);
+            let renumbered = Header { sequence: header.sequence.wrapping_add(inserted), ..header };
+            assert_eq!(out.last(), Some(&Packet { header: renumbered, ..read }));
             if let [first, second] = &out[..] {
-                let (first, second) =
-                    (Header::parse(first).expect("a packet"), Header::parse(second).expect("a packet"));
+                let (first, second) = (first.header, second.header);
                 assert_eq!(first.sequence.wrapping_add(1), second.sequence);
                 assert_eq!((first.timestamp, first.ssrc), (second.timestamp, second.ssrc));
             }
@@ -360,8 +352,6 @@ pub fn packetize(data: &[u8]) {
         let mut back: Vec<Vec<u8>> = Vec::new();
         for payload in &frame.payloads {
             assert!((codec.nal_header_len()..=MAX_PAYLOAD).contains(&payload.len()));
-            let packet = [&[0x80, 96, 0, 1, 0, 0, 0, 9, 0, 0, 0, 7][..], payload].concat();
-            assert!(Packet::parse(codec, &packet).is_some_and(|packet| !packet.empty));
             put_back(codec, payload, &mut back);
         }
         let is_sent = |nal: &&[u8]| {

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rov_client::receive::packet::Packet;
 use rov_client::receive::webrtc::{Connection, Terms};
+use rov_common::rtp::Header;
 use socket2::SockRef;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -69,7 +71,7 @@ impl RtpSender {
             Duration::from_millis(100),
             keyframe_wanted,
             |_| {},
-            Arc::new(move |packets, _| packets.for_each(|packet| sends.forward(packet.to_vec()))),
+            Arc::new(move |packets, _| packets.for_each(|packet| sends.forward(packet))),
         );
         let connection = runtime.block_on(open).expect("a connection");
         let late = Arc::clone(&shared);
@@ -115,11 +117,12 @@ impl Drop for RtpSender {
 }
 
 impl Shared {
-    fn forward(&self, mut packet: Vec<u8>) {
+    fn forward(&self, packet: Packet) {
         if self.paused.load(Ordering::Relaxed) || self.ended.load(Ordering::Relaxed) {
             return;
         }
-        packet[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
+        let header = Header { ssrc: self.ssrc, ..packet.header };
+        let packet = [&header.bytes(), &packet.payload[..]].concat();
         let (number, disorder) = (self.seen.fetch_add(1, Ordering::Relaxed), self.disorder.load(Ordering::Relaxed));
         if disorder > 0 && number.is_multiple_of(disorder) {
             let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);

@@ -49,16 +49,6 @@ fn wait_for_reason(server: &Server, part: &str) -> String {
     })
 }
 
-/// The payload of an RTP packet without padding (RFC 3550 section 5.1).
-fn payload(packet: &[u8]) -> &[u8] {
-    let extension = 12 + 4 * usize::from(packet[0] & 0x0f);
-    let words = match packet[0] & 0x10 {
-        0 => return &packet[extension..],
-        _ => usize::from(u16::from_be_bytes([packet[extension + 2], packet[extension + 3]])),
-    };
-    &packet[extension + 4 + 4 * words..]
-}
-
 #[test]
 fn a_cameras_picture_goes_out_untouched() {
     let camera = Camera::start(&with_tap());
@@ -134,7 +124,7 @@ fn assert_untouched(camera: &Camera, server: &Server) {
         Duration::from_millis(100),
         keyframe_wanted,
         |_| {},
-        Arc::new(move |packets, _| lock(&sink).extend(packets.map(|packet| payload(&packet).to_vec()))),
+        Arc::new(move |packets, _| lock(&sink).extend(packets.map(|packet| packet.payload))),
     );
     let connection = runtime.block_on(open).expect("a connection");
     // Two keyframes at least.

@@ -4,10 +4,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use rov_client::discovery;
+use rov_client::receive::packet::Packet;
 use rov_client::receive::webrtc::{Connection, Terms};
 use rov_tests::http;
 use rov_tests::process::Footprint;
@@ -388,7 +388,7 @@ async fn connect(server: SocketAddr) -> Connection {
     let arrived = Arc::new(Notify::new());
     let seen = Arc::clone(&arrived);
     let (_, keyframe_wanted) = mpsc::channel(1);
-    let on_packets = Arc::new(move |_: &mut dyn Iterator<Item = Bytes>, _| seen.notify_one());
+    let on_packets = Arc::new(move |_: &mut dyn Iterator<Item = Packet>, _| seen.notify_one());
     let connection =
         Connection::open(url, Terms::default(), Duration::from_millis(100), keyframe_wanted, |_| {}, on_packets).await;
     let connection = connection.expect("a connection");

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use rov_common::capture_clock::Captured;
 use rov_common::lateness::{LATE, Lateness, Received};
+use rov_common::rtp::Header;
 
 use super::gate::KeyframeGate;
-use super::rtp::Packet;
+use super::rtp::Part;
 use crate::receive::OUTAGE_PACKETS;
 
 /// Access units remembered on their way through the decoder: more than any decoder holds.
 const UNITS: usize = 64;
-/// Arrival times remembered, by sequence number: over a second of 100 Mbit/s. A power of two.
+/// Packets remembered, by sequence number, until they leave the jitter buffer: over a second of 100 Mbit/s. A power of
+/// two.
 const ARRIVALS: usize = 16_384;
 /// An access unit that waited this much longer than the jitter buffer may hold it shows that decoding cannot keep up:
 /// skip to a keyframe, as each unit decoded late would make the delay grow.
@@ -74,7 +76,7 @@ pub struct Counters {
 
 #[derive(Clone, Copy, Debug)]
 struct Arrival {
-    sequence: u16,
+    packet: Part,
     at: Instant,
     late_by: Duration,
 }
@@ -102,7 +104,7 @@ pub struct Flow {
     last_arrival: Option<Instant>,
     /// Of all that came: stream and sequence number.
     newest: Option<(u32, u16)>,
-    last: Option<Packet>,
+    last: Option<Part>,
     last_out: Instant,
     units: VecDeque<Unit>,
     without_picture: Option<(Instant, u32)>,
@@ -160,29 +162,35 @@ impl Flow {
 
     /// A packet came from the network. Gives the time by which the jitter buffer shall take it for late: it would take
     /// the first packets of a backlog for the new measure, and at the next gap wait as much longer as they were late.
-    pub fn arrived(&mut self, packet: &Packet, received: Received) -> Duration {
+    pub fn arrived(&mut self, packet: &Part, received: Received) -> Duration {
         let at = received.at;
         self.counters.packets += 1;
         let before = self.last_arrival.replace(at);
         if before.is_none() {
             self.gate.joined(at);
         }
-        self.look_for_outage(packet, before.map(|before| at.saturating_duration_since(before)));
-        let sequence = packet.sequence;
-        let late_by = if packet.empty {
-            Duration::ZERO
-        } else {
-            self.lateness.arrived(packet.ssrc, sequence, packet.timestamp, received)
-        };
-        self.arrivals[usize::from(sequence) % ARRIVALS] = Some(Arrival { sequence, at, late_by });
+        self.look_for_outage(&packet.header, before.map(|before| at.saturating_duration_since(before)));
+        let Header { ssrc, sequence, timestamp, .. } = packet.header;
+        let late_by =
+            if packet.empty { Duration::ZERO } else { self.lateness.arrived(ssrc, sequence, timestamp, received) };
+        // Of one that comes twice the jitter buffer takes the first, which alone may say when its picture was captured.
+        let known = self.arrival(ssrc, sequence).filter(|known| known.packet.header.timestamp == timestamp);
+        if known.is_none() {
+            self.arrivals[usize::from(sequence) % ARRIVALS] = Some(Arrival { packet: *packet, at, late_by });
+        }
         self.catching_up = late_by > LATE || (self.catching_up && late_by > CAUGHT_UP);
         self.after_standstill &= self.catching_up;
         if self.catching_up { late_by } else { Duration::ZERO }
     }
 
+    fn arrival(&self, ssrc: u32, sequence: u16) -> Option<Arrival> {
+        let arrival = self.arrivals[usize::from(sequence) % ARRIVALS];
+        arrival.filter(|arrival| arrival.packet.header.ssrc == ssrc && arrival.packet.header.sequence == sequence)
+    }
+
     /// What was lost in a pause that is longer than the jitter buffer waits will not come: there is no point in its
     /// finding out first.
-    fn look_for_outage(&mut self, packet: &Packet, pause: Option<Duration>) {
+    fn look_for_outage(&mut self, packet: &Header, pause: Option<Duration>) {
         let before = self.newest.filter(|(ssrc, _)| *ssrc == packet.ssrc).map(|(_, newest)| newest);
         let ahead = before.map_or(1, |newest| packet.sequence.wrapping_sub(newest));
         if ahead == 0 || ahead >= 0x8000 {
@@ -194,20 +202,26 @@ impl Flow {
         }
     }
 
-    /// A packet left the jitter buffer; these come in order.
-    pub fn packet(&mut self, packet: Packet, pts: Option<u64>, now: Instant) {
+    /// A packet of this source and sequence number left the jitter buffer; these come in order.
+    pub fn packet(&mut self, (ssrc, sequence): (u32, u16), pts: Option<u64>, now: Instant) {
         self.last_out = now;
+        let Some(Arrival { packet, at, late_by }) = self.arrival(ssrc, sequence) else {
+            // So many came behind it that it is forgotten.
+            self.given_up();
+            return;
+        };
+        let timestamp = packet.header.timestamp;
         // Of the first picture, packets may have gone by before the first that came.
         let (mut missing, mut unit_has_hole) = (0, !packet.begins_unit);
         if let Some(last) = self.last.replace(packet) {
             unit_has_hole = false;
-            missing = packet.sequence.wrapping_sub(last.sequence).wrapping_sub(1);
+            missing = sequence.wrapping_sub(last.header.sequence).wrapping_sub(1);
             if missing > 0 {
                 // The hole is in the picture before it unless that had ended, and in the one behind it unless that
                 // visibly begins there.
-                let new_unit = packet.timestamp != last.timestamp;
+                let new_unit = timestamp != last.header.timestamp;
                 unit_has_hole = !(new_unit && packet.begins_unit);
-                if !last.marker
+                if !last.header.marker
                     && let Some(unit) = self.units.back_mut()
                 {
                     unit.intact = false;
@@ -224,11 +238,8 @@ impl Flow {
         if packet.empty {
             return;
         }
-        let (at, late_by) = self.arrivals[usize::from(packet.sequence) % ARRIVALS]
-            .filter(|arrival| arrival.sequence == packet.sequence)
-            .map_or((now, Duration::ZERO), |arrival| (arrival.at, arrival.late_by));
         let waited = now.saturating_duration_since(at);
-        match self.units.back_mut().filter(|unit| unit.rtp_timestamp == packet.timestamp) {
+        match self.units.back_mut().filter(|unit| unit.rtp_timestamp == timestamp) {
             Some(unit) => {
                 // After a retransmission the jitter buffer may give the first packet a later time than the last.
                 unit.pts = (unit.pts.0.min(pts), unit.pts.1.max(pts));
@@ -244,7 +255,7 @@ impl Flow {
                     self.units.pop_front();
                 }
                 self.units.push_back(Unit {
-                    rtp_timestamp: packet.timestamp,
+                    rtp_timestamp: timestamp,
                     first_packet_at: at,
                     last_packet_at: at,
                     late_by,
@@ -379,8 +390,13 @@ mod tests {
 
     const LATENCY: Duration = Duration::from_millis(50);
 
-    fn packet(sequence: u16, timestamp: u32, marker: bool, begins_unit: bool) -> Packet {
-        Packet { payload_type: 96, sequence, timestamp, ssrc: 1, marker, begins_unit, empty: false, captured: None }
+    fn packet(sequence: u16, timestamp: u32, marker: bool, begins_unit: bool) -> Part {
+        let header = Header { marker, payload_type: 96, sequence, timestamp, ssrc: 1 };
+        Part { header, begins_unit, empty: false, captured: None }
+    }
+
+    fn number(packet: &Part) -> (u32, u16) {
+        (packet.header.ssrc, packet.header.sequence)
     }
 
     /// Feeds packets of pictures, two each, the first of which begins with parameter sets if it is a keyframe, and
@@ -402,7 +418,7 @@ mod tests {
             let begins = half == 0 && keyframes.contains(&picture);
             let packet = packet(sequence, picture, half == 1, begins);
             flow.arrived(&packet, now.into());
-            flow.packet(packet, Some(picture.into()), now);
+            flow.packet(number(&packet), Some(picture.into()), now);
             // As the depayloader does: a unit ends with its marker, or where the next one begins.
             if open_unit.is_some_and(|open| open != picture) {
                 finish(&mut flow, open_unit.take(), &mut passed);
@@ -455,7 +471,7 @@ mod tests {
         let mut feed = |n: u16, keyframe, waited| {
             let packet = packet(n, n.into(), true, keyframe);
             flow.arrived(&packet, now.into());
-            flow.packet(packet, Some(n.into()), now + waited);
+            flow.packet(number(&packet), Some(n.into()), now + waited);
             flow.access_unit(Some(n.into()), keyframe, now + waited)
         };
         assert!(feed(0, true, LATENCY));
@@ -471,7 +487,7 @@ mod tests {
         for n in 0..3_u16 {
             let packet = packet(n, 1000 + u32::from(n / 2), n == 1, n == 0);
             flow.arrived(&packet, (now + Duration::from_millis(n.into())).into());
-            flow.packet(packet, Some(u64::from(n / 2)), now);
+            flow.packet(number(&packet), Some(u64::from(n / 2)), now);
         }
         assert!(flow.access_unit(Some(0), true, now + Duration::from_millis(5)));
         let unit = flow.picture(Some(0), now + Duration::from_millis(9)).unwrap();
@@ -491,9 +507,43 @@ mod tests {
         for (n, pts) in [(0_u16, 70_u64), (1, 40)] {
             let packet = packet(n, 1000, n == 1, n == 0);
             flow.arrived(&packet, now.into());
-            flow.packet(packet, Some(pts), now);
+            flow.packet(number(&packet), Some(pts), now);
         }
         assert!(flow.access_unit(Some(70), true, now));
+    }
+
+    #[test]
+    fn a_picture_knows_when_it_was_captured_by_the_first_packet_of_its_source_that_says_it() {
+        let now = Instant::now();
+        let mut flow = Flow::new(LATENCY, now);
+        let captured = Some(Captured(Duration::from_millis(1_764_000_000_123)));
+        let [first, second] = [(0, false), (1, true)].map(|(n, marker)| packet(n, 1000, marker, n == 0));
+        for packet in [Part { captured, ..first }, second, first] {
+            flow.arrived(&packet, now.into());
+        }
+        for packet in [first, second] {
+            flow.packet(number(&packet), Some(0), now);
+        }
+        assert_eq!(flow.unit(Some(0)).and_then(|unit| unit.captured), captured);
+        assert!(flow.access_unit(Some(0), true, now));
+        // A packet in the place of another source's.
+        let other = packet(2, 2000, true, true);
+        flow.arrived(&Part { captured, header: Header { ssrc: 2, ..other.header }, ..other }, now.into());
+        flow.packet(number(&other), Some(1), now);
+        assert_eq!((flow.unit(Some(1)), flow.gate.is_open()), (None, false));
+    }
+
+    #[test]
+    fn a_packet_that_is_forgotten_closes_the_gate() {
+        let now = Instant::now();
+        let mut flow = Flow::new(LATENCY, now);
+        for n in 0..=ARRIVALS as u16 {
+            flow.arrived(&packet(n, u32::from(n) * 3_000, true, true), now.into());
+        }
+        flow.packet((1, 1), Some(1), now);
+        assert!(flow.access_unit(Some(1), true, now));
+        flow.packet((1, 0), Some(0), now);
+        assert!(!flow.gate.is_open());
     }
 
     #[test]
@@ -504,7 +554,7 @@ mod tests {
             let now = start + Duration::from_millis(40 * u64::from(n));
             let packet = packet(n, u32::from(n) * 3600, true, n == 0);
             flow.arrived(&packet, now.into());
-            flow.packet(packet, Some(n.into()), now);
+            flow.packet(number(&packet), Some(n.into()), now);
             assert!(flow.access_unit(Some(n.into()), n == 0, now));
             assert_eq!(flow.stalled(now).is_some(), n >= 50, "{n}");
         }
@@ -517,7 +567,7 @@ mod tests {
         let start = Instant::now();
         let mut flow = Flow::new(LATENCY, start);
         flow.arrived(&packet(0, 0, true, true), start.into());
-        flow.packet(packet(0, 0, true, true), Some(0), start);
+        flow.packet((1, 0), Some(0), start);
         assert!(flow.access_unit(Some(0), true, start));
         let later = start + Duration::from_secs(2);
         for tick in 1..=40 {
@@ -544,7 +594,7 @@ mod tests {
         let start = Instant::now();
         let mut flow = Flow::new(LATENCY, start);
         flow.arrived(&packet(0, 0, true, true), start.into());
-        flow.packet(packet(0, 0, true, true), Some(0), start);
+        flow.packet((1, 0), Some(0), start);
         assert!(flow.access_unit(Some(0), true, start));
         assert_eq!(flow.stalled(start), None);
         let resumed = start + Duration::from_secs(3);
@@ -572,7 +622,7 @@ mod tests {
         fn comes(&mut self, n: u16, ms: u64, keyframe: bool) -> bool {
             let (packet, now) = (packet(n, u32::from(n) * 3_000, true, keyframe), self.at(ms));
             self.flow.arrived(&packet, now.into());
-            self.flow.packet(packet, Some(n.into()), now);
+            self.flow.packet(number(&packet), Some(n.into()), now);
             let admitted = self.flow.access_unit(Some(n.into()), keyframe, now);
             self.flow.without_picture = None;
             admitted
@@ -657,7 +707,7 @@ mod tests {
         let rtp = |sequence, marker| packet(sequence, 90_000, marker, false);
         for (packet, ms) in [(rtp(30, false), 1_000), (rtp(31, true), 3_500)] {
             live.flow.arrived(&packet, live.at(ms).into());
-            live.flow.packet(packet, Some(30), live.at(ms));
+            live.flow.packet(number(&packet), Some(30), live.at(ms));
         }
         let unit = live.flow.units.back().unwrap();
         assert_eq!((unit.last_packet_at, unit.late_by.as_millis()), (live.at(3_500), 2_500));
@@ -716,7 +766,7 @@ mod tests {
             now
         };
         comes(&mut flow, 65_534, 0, 0);
-        flow.packet(packet(65_534, 0, true, true), Some(0), start);
+        flow.packet((1, 65_534), Some(0), start);
         assert!(flow.access_unit(Some(0), true, start));
         // A pause without a gap, and a gap without a pause, are the jitter buffer's.
         let now = comes(&mut flow, 65_535, 90_000, 1_000);

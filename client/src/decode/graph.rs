@@ -11,6 +11,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use rov_common::codec::{self, Codec};
+use rov_common::rtp::Header;
 use rov_common::sync::lock;
 use rov_common::units::Resolution;
 use rov_gst::decoders::{Candidate, coded_caps, depayloader};
@@ -19,9 +20,9 @@ use rov_gst::element::has_property;
 use super::flow::Flow;
 use super::output::{PACKED, PictureForm};
 use super::picture::{Picture, may_keep};
-use super::rtp::Packet;
 use crate::limit::within;
 use crate::mailbox::Mailbox;
+use crate::receive::packet::Packet;
 use crate::recording::{Taken, Tape};
 
 /// How long a pipeline may take to start. Opening a hardware decoder takes up to a second where it loads firmware or a
@@ -217,7 +218,7 @@ impl Graph {
         input.link(&pad("jitter", "sink")?).map_err(|error| error.to_string())?;
         let flowing = Arc::new(AtomicBool::new(false));
         let jitter = JitterBuffer { element: element("jitter")?.downgrade(), latency, flowing: Arc::clone(&flowing) };
-        watch_packets(candidate.codec, &pad("jitter", "src")?, jitter, shared);
+        watch_packets(&pad("jitter", "src")?, jitter, shared);
         watch_units(candidate.codec, &pad("depay", "src")?, shared);
         watch_size(&pad("scale", "sink")?, &scaling, shared, generation);
         lend_memory(&pad("out", "sink")?, shared);
@@ -326,6 +327,22 @@ impl Scaling {
     }
 }
 
+/// The header, and the payload's own memory.
+pub fn buffer(packet: Packet) -> gst::Buffer {
+    let mut buffer = gst::Buffer::new();
+    let memories = buffer.make_mut();
+    memories.append_memory(gst::Memory::from_slice(packet.header.bytes()));
+    if !packet.payload.is_empty() {
+        memories.append_memory(gst::Memory::from_slice(packet.payload));
+    }
+    buffer
+}
+
+/// That of a packet made by [`buffer`].
+fn header(packet: &gst::BufferRef) -> Option<Header> {
+    Header::parse(&packet.iter_memories().next()?.map_readable().ok()?)
+}
+
 /// A pad that says that what it brings is live: decoders then hold back no pictures for their threads.
 fn source() -> gst::Pad {
     let query = |pad: &gst::Pad, parent: Option<&gst::Object>, query: &mut gst::QueryRef| {
@@ -369,7 +386,7 @@ struct JitterBuffer {
 }
 
 /// Behind the jitter buffer: packets in order, and the news of lost ones.
-fn watch_packets(codec: Codec, pad: &gst::Pad, jitter: JitterBuffer, shared: &Arc<GraphShared>) {
+fn watch_packets(pad: &gst::Pad, jitter: JitterBuffer, shared: &Arc<GraphShared>) {
     let shared = Arc::clone(shared);
     let latency_ms = u32::try_from(jitter.latency.as_millis()).unwrap_or(u32::MAX);
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
@@ -383,11 +400,10 @@ fn watch_packets(codec: Codec, pad: &gst::Pad, jitter: JitterBuffer, shared: &Ar
                 jitter.flowing.store(true, Ordering::Release);
                 shared.tell(Note::Flowing);
             }
-            let packet = buffer.map_readable().ok().and_then(|map| Packet::parse(codec, &map));
-            if let Some(packet) = packet {
+            if let Some(Header { sequence, ssrc, .. }) = header(buffer) {
                 let mut flow = shared.flow();
                 let was_open = flow.gate.is_open();
-                flow.packet(packet, buffer.pts().map(gst::ClockTime::nseconds), Instant::now());
+                flow.packet((ssrc, sequence), buffer.pts().map(gst::ClockTime::nseconds), Instant::now());
                 let closed = was_open && !flow.gate.is_open();
                 drop(flow);
                 if closed {

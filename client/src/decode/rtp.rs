@@ -2,19 +2,14 @@
 
 use rov_common::capture_clock::Captured;
 use rov_common::codec::{Codec, NalKind, jpeg};
-use rov_common::rtp::{Header, PLAIN_LENGTH};
+use rov_common::rtp::Header;
 
-use crate::receive::CAPTURED;
+use crate::receive::packet::Packet;
 
-/// The fields of one packet.
+/// A packet as a part of an access unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Packet {
-    pub payload_type: u8,
-    pub sequence: u16,
-    pub timestamp: u32,
-    pub ssrc: u32,
-    /// The last packet of its picture.
-    pub marker: bool,
+pub struct Part {
+    pub header: Header,
     /// The payload begins with an access unit delimiter or the first of the parameter sets (H.264: that of the
     /// sequence, H.265: that of the video), so that nothing of its picture came before it.
     pub begins_unit: bool,
@@ -28,27 +23,15 @@ pub struct Packet {
 const STAP_A: u8 = 24;
 const H265_AGGREGATION: u8 = 48;
 
-impl Packet {
-    /// None unless `data` is an RTP packet of version 2 with a whole header.
-    pub fn parse(codec: Codec, data: &[u8]) -> Option<Self> {
-        let header = Header::parse(data)?;
-        let payload = header.payload(data)?;
-        Some(Self {
-            payload_type: header.payload_type,
-            sequence: header.sequence,
-            timestamp: header.timestamp,
-            ssrc: header.ssrc,
-            marker: header.marker,
-            begins_unit: begins_unit(codec, payload),
-            empty: payload.is_empty(),
-            captured: captured(data.get(PLAIN_LENGTH..header.payload_at)?),
-        })
+impl Part {
+    pub fn of(codec: Codec, packet: &Packet) -> Self {
+        Self {
+            header: packet.header,
+            begins_unit: begins_unit(codec, &packet.payload),
+            empty: packet.payload.is_empty(),
+            captured: packet.captured,
+        }
     }
-}
-
-fn captured(extension: &[u8]) -> Option<Captured> {
-    let ntp = extension.strip_prefix(&CAPTURED)?.try_into().ok()?;
-    Some(Captured::from_ntp(u64::from_be_bytes(ntp)))
 }
 
 fn begins_unit(codec: Codec, payload: &[u8]) -> bool {
@@ -73,45 +56,19 @@ fn begins_unit(codec: Codec, payload: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn packet(first: u8, payload: &[u8]) -> Vec<u8> {
-        let mut data = vec![first, 0x80 | 96, 0x12, 0x34, 0, 0, 1, 0, 0, 0, 0, 7];
-        data.extend_from_slice(payload);
-        data
-    }
-
-    #[test]
-    fn the_header_is_read() {
-        let expected = Packet {
-            payload_type: 96,
-            sequence: 0x1234,
-            timestamp: 256,
-            ssrc: 7,
-            marker: true,
-            begins_unit: false,
-            empty: false,
-            captured: None,
-        };
-        assert_eq!(Packet::parse(Codec::H264, &packet(0x80, &[0x61, 0x9a])), Some(expected));
-        let at = Captured(std::time::Duration::from_millis(1_764_000_000_123));
-        let timed = packet(0x90, &[&CAPTURED[..], &at.ntp().to_be_bytes(), &[0x61, 0x9a]].concat());
-        assert_eq!(Packet::parse(Codec::H264, &timed), Some(Packet { captured: Some(at), ..expected }));
-        let foreign = packet(0x90, &[&[0xbe, 0xde, 0, 2][..], &at.ntp().to_be_bytes(), &[0x61, 0x9a]].concat());
-        assert_eq!(Packet::parse(Codec::H264, &foreign), Some(expected));
-    }
-
     #[test]
     fn parameter_sets_and_delimiters_begin_a_unit() {
         for payload in [&[0x67, 0x42][..], &[0x09, 0x10], &[0x78, 0, 4, 0x67, 1, 2, 3], &[0x18, 0, 2, 0x09, 0x10]] {
-            assert!(Packet::parse(Codec::H264, &packet(0x80, payload)).unwrap().begins_unit, "{payload:x?}");
+            assert!(begins_unit(Codec::H264, payload), "{payload:x?}");
         }
         for payload in [&[0x65, 0x88][..], &[0x68, 0], &[0x78, 0, 2, 0x68, 1], &[0x7c, 0x85], &[0x78], &[]] {
-            assert!(!Packet::parse(Codec::H264, &packet(0x80, payload)).unwrap().begins_unit, "{payload:x?}");
+            assert!(!begins_unit(Codec::H264, payload), "{payload:x?}");
         }
     }
 
     #[test]
     fn in_h265_the_video_parameter_set_and_delimiters_begin_a_unit() {
-        let begins = |payload: &[u8]| Packet::parse(Codec::H265, &packet(0x80, payload)).unwrap().begins_unit;
+        let begins = |payload: &[u8]| begins_unit(Codec::H265, payload);
         for payload in [&[0x40, 0x01, 0x0c][..], &[0x46, 0x01, 0x50], &[0x60, 0x01, 0, 3, 0x40, 0x01, 0x0c]] {
             assert!(begins(payload), "{payload:x?}");
         }
@@ -127,21 +84,6 @@ mod tests {
             &[],
         ] {
             assert!(!begins(payload), "{payload:x?}");
-        }
-    }
-
-    #[test]
-    fn extensions_and_padding_are_skipped() {
-        let extended = packet(0x90, &[0xbe, 0xde, 0, 1, 0x10, 0, 0, 0, 0x67, 0x42]);
-        assert!(Packet::parse(Codec::H264, &extended).unwrap().begins_unit);
-        let padding_only = packet(0xa0, &[0, 0, 0, 4]);
-        assert!(Packet::parse(Codec::H264, &padding_only).unwrap().empty);
-    }
-
-    #[test]
-    fn what_is_not_rtp_is_refused() {
-        for data in [&[][..], &[0x80], &[0x40; 20], &[0x80; 11], &packet(0x90, &[0, 0]), &packet(0xa0, &[200])] {
-            assert_eq!(Packet::parse(Codec::H264, data), None, "{data:x?}");
         }
     }
 }

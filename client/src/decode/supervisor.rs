@@ -63,8 +63,6 @@ pub enum Taken {
     NewStream,
     /// Too many wait for the pipeline, or none will come.
     Full,
-    /// It belongs to a stream that is over.
-    Straggler,
 }
 
 impl CurrentPipeline {
@@ -99,15 +97,16 @@ impl CurrentPipeline {
         true
     }
 
-    /// Hands a packet that came at `at` to the pipeline, or keeps it for the one that is being built. Never waits. One
-    /// that is late is given the time at which it should have come.
+    /// Whether a packet that came at `at` belongs to a stream that is over.
+    pub fn is_straggler(&mut self, ssrc: u32, at: Instant) -> bool {
+        let is_over = self.heard.is_some_and(|heard| at.saturating_duration_since(heard) < STRAGGLING);
+        self.ssrc_before.take_if(|before| *before == ssrc && !is_over);
+        self.ssrc_before == Some(ssrc)
+    }
+
+    /// Hands a packet that came at `at`, and is no straggler, to the pipeline, or keeps it for the one that is being
+    /// built. Never waits. One that is late is given the time at which it should have come.
     pub fn push(&mut self, ssrc: u32, packet: gst::Buffer, at: Instant, late_by: Duration) -> Taken {
-        if self.ssrc_before == Some(ssrc) {
-            if self.heard.is_some_and(|heard| at.saturating_duration_since(heard) < STRAGGLING) {
-                return Taken::Straggler;
-            }
-            self.ssrc_before = None;
-        }
         self.heard = Some(at);
         let new_stream = self.ssrc.is_some_and(|before| before != ssrc);
         if new_stream {
@@ -398,13 +397,17 @@ mod tests {
     fn a_stream_that_comes_back_is_taken_when_the_other_is_silent() {
         gst::init().expect("GStreamer");
         let (begun, mut now) = (Instant::now(), CurrentPipeline::new(Codec::H264));
-        let mut push = |ssrc, ms| now.push(ssrc, gst::Buffer::new(), begun + Duration::from_millis(ms), Duration::ZERO);
-        assert_eq!([push(1, 0), push(2, 10), push(1, 20)], [Taken::Yes, Taken::NewStream, Taken::Straggler]);
+        let mut push = |ssrc, ms| {
+            let at = begun + Duration::from_millis(ms);
+            (!now.is_straggler(ssrc, at)).then(|| now.push(ssrc, gst::Buffer::new(), at, Duration::ZERO))
+        };
+        let (yes, new_stream, straggler) = (Some(Taken::Yes), Some(Taken::NewStream), None);
+        assert_eq!([push(1, 0), push(2, 10), push(1, 20)], [yes, new_stream, straggler]);
         // Of two that send at the same time, it stays with one.
         for ms in (100..5000).step_by(100) {
-            assert_eq!([push(2, ms), push(1, ms + 50)], [Taken::Yes, Taken::Straggler]);
+            assert_eq!([push(2, ms), push(1, ms + 50)], [yes, straggler]);
         }
-        assert_eq!([push(1, 5899), push(1, 5900), push(1, 5901)], [Taken::Straggler, Taken::NewStream, Taken::Yes]);
-        assert_eq!([push(2, 5950), push(1, 6000)], [Taken::Straggler, Taken::Yes]);
+        assert_eq!([push(1, 5899), push(1, 5900), push(1, 5901)], [straggler, new_stream, yes]);
+        assert_eq!([push(2, 5950), push(1, 6000)], [straggler, yes]);
     }
 }

@@ -1,5 +1,6 @@
-//! The ways in: each gives whole RTP packets of one H.264 or H.265 stream, and says what it knows of itself.
+//! The ways in: each gives the RTP packets of one H.264 or H.265 stream, and says what it knows of itself.
 
+pub mod packet;
 pub mod reports;
 pub mod rtp;
 pub mod rtsp;
@@ -11,7 +12,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use rov_common::camera::Trust;
 use rov_common::codec::Codec;
 use rov_common::lateness::Received;
@@ -20,14 +20,12 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use url::Url;
 
+use self::packet::Packet;
 use crate::login::Login;
 use crate::whep::{Http, WhepError};
 
 /// The payload type of the packets that are handed on, whichever they came with.
 pub const PAYLOAD_TYPE: u8 = 96;
-/// Begins the header extension (RFC 3550 section 5.3.1) in which the first packet of a picture says when that was
-/// captured, where that is known: a profile that nobody else has, two words, in which the time is as NTP has it.
-pub const CAPTURED: [u8; 4] = [b'R', b'C', 0, 2];
 /// Long enough for a retransmission, and for a second one when that is lost. By RTP, which nobody asks for one, long
 /// enough for what rov-server sends with the next picture: repair packets that cover this one too.
 const REPAIR_WAIT: Duration = Duration::from_millis(100);
@@ -230,9 +228,9 @@ async fn check_route(camera: &rtsp::Camera, named: &[String]) -> Result<(), Conn
     checked.map_err(|source| ConnectError::NoRoute { host, source })
 }
 
-/// Gets every RTP packet, whole and with payload type [`PAYLOAD_TYPE`], those that came together at once, with the time
-/// at which they came; it must not block.
-pub type OnPackets = Arc<dyn Fn(&mut dyn Iterator<Item = Bytes>, Received) + Send + Sync>;
+/// Gets every RTP packet, with payload type [`PAYLOAD_TYPE`], those that came together at once, with the time at which
+/// they came; it must not block.
+pub type OnPackets = Arc<dyn Fn(&mut dyn Iterator<Item = Packet>, Received) + Send + Sync>;
 
 /// Hears which codec comes, before its packets do.
 pub type OnCodec = Arc<dyn Fn(Codec) + Send + Sync>;

@@ -5,9 +5,7 @@ use std::iter;
 use std::time::Duration;
 
 use rov_common::capture_clock::Captured;
-use rov_common::rtp::{Header, PLAIN_LENGTH};
-
-use super::CAPTURED;
+use rov_common::rtp::Header;
 
 pub const SENDER_REPORT: u8 = 200;
 pub const BYE: u8 = 203;
@@ -74,22 +72,11 @@ impl SenderClock {
         self.report = reports.filter_map(|packet| Report::parse(packet.body)).last().or(self.report);
     }
 
-    /// The packet, with the time of capture where it is the first of a picture and a report of its source has come.
-    pub fn mark(&mut self, packet: &[u8]) -> Vec<u8> {
-        let Some(report) = self.report else { return packet.to_vec() };
-        let header = Header::parse(packet).filter(|header| header.ssrc == report.ssrc);
-        let Some(header) = header.filter(|header| self.told.replace(header.timestamp) != Some(header.timestamp)) else {
-            return packet.to_vec();
-        };
-        let captured = report.captured(header.timestamp).ntp().to_be_bytes();
-        let mut marked = Vec::with_capacity(packet.len() + CAPTURED.len() + captured.len());
-        marked.extend_from_slice(&packet[..PLAIN_LENGTH]);
-        // Neither contributing sources nor the sender's own extension, of which nothing is read; padding stays.
-        marked[0] = packet[0] & 0xe0 | 0x10;
-        marked.extend_from_slice(&CAPTURED);
-        marked.extend_from_slice(&captured);
-        marked.extend_from_slice(&packet[header.payload_at..]);
-        marked
+    /// When its picture was captured, of the first packet of a picture, where a report of its source has come.
+    pub fn captured(&mut self, packet: &Header) -> Option<Captured> {
+        let report = self.report.filter(|report| report.ssrc == packet.ssrc)?;
+        let is_first = self.told.replace(packet.timestamp) != Some(packet.timestamp);
+        is_first.then(|| report.captured(packet.timestamp))
     }
 }
 
@@ -104,19 +91,8 @@ mod tests {
         [words.concat(), vec![0x81, 202, 0, 1, 0, 0, 0, ssrc]].concat()
     }
 
-    fn media(ssrc: u8, timestamp: u32, first: u8, rest: &[u8]) -> Vec<u8> {
-        let header = [&[first, 96, 0, 1][..], &timestamp.to_be_bytes(), &[0, 0, 0, ssrc]].concat();
-        [&header, rest].concat()
-    }
-
-    fn time_in(packet: &[u8]) -> Option<Captured> {
-        let header = Header::parse(packet).expect("an RTP packet");
-        let ntp = packet[PLAIN_LENGTH..header.payload_at].strip_prefix(&CAPTURED)?.try_into().expect("a time alone");
-        Some(Captured::from_ntp(u64::from_be_bytes(ntp)))
-    }
-
-    fn told(clock: &mut SenderClock, packet: Vec<u8>) -> Option<Captured> {
-        time_in(&clock.mark(&packet))
+    fn told(clock: &mut SenderClock, ssrc: u32, timestamp: u32) -> Option<Captured> {
+        clock.captured(&Header { marker: false, payload_type: 96, sequence: 1, timestamp, ssrc })
     }
 
     #[test]
@@ -130,7 +106,7 @@ mod tests {
     #[test]
     fn the_first_packet_of_each_picture_is_told_its_time_by_the_newest_report() {
         let mut clock = SenderClock::default();
-        assert_eq!(told(&mut clock, media(7, 0, 0x80, &[0x65])), None, "before the first report");
+        assert_eq!(told(&mut clock, 7, 0), None, "before the first report");
         clock.control(&report(7, AT.ntp(), 0xffff_ff00));
         let later = |ms: i64| {
             let apart = Duration::from_millis(ms.unsigned_abs());
@@ -138,25 +114,13 @@ mod tests {
         };
         let timestamp = |ms: i32| 0xffff_ff00_u32.wrapping_add_signed(90 * ms);
         for ms in [-40, 0, 40] {
-            let [first, second] = [0x65, 0x41].map(|nal| media(7, timestamp(ms), 0x80, &[nal]));
-            assert_eq!(told(&mut clock, first), later(ms.into()), "{ms} ms after the report");
-            assert_eq!(told(&mut clock, second), None, "it is told once");
+            assert_eq!(told(&mut clock, 7, timestamp(ms)), later(ms.into()), "{ms} ms after the report");
+            assert_eq!(told(&mut clock, 7, timestamp(ms)), None, "it is told once");
         }
         clock.control(&report(7, AT.ntp() + (1 << 32), timestamp(1_000)));
-        assert_eq!(told(&mut clock, media(7, timestamp(1_040), 0x80, &[0x41])), later(1_040));
+        assert_eq!(told(&mut clock, 7, timestamp(1_040)), later(1_040));
         clock.control(&report(7, 0, timestamp(2_000)));
-        assert_eq!(told(&mut clock, media(7, timestamp(2_040), 0x80, &[0x41])), later(2_040), "no clock, no report");
-        assert_eq!(told(&mut clock, media(8, timestamp(2_080), 0x80, &[0x41])), None, "another source");
-    }
-
-    #[test]
-    fn payload_and_padding_stay_as_they_are() {
-        let mut clock = SenderClock::default();
-        clock.control(&report(7, AT.ntp(), 90));
-        let extended = [1, 2, 3, 4, 0xbe, 0xde, 0, 1, 0x10, 0, 0, 0, 0x65, 0x88, 0, 2];
-        let marked = clock.mark(&media(7, 90, 0xb1, &extended));
-        let header = Header::parse(&marked).expect("an RTP packet");
-        assert_eq!(header.payload(&marked), Some(&[0x65, 0x88][..]));
-        assert_eq!(time_in(&marked), Some(AT));
+        assert_eq!(told(&mut clock, 7, timestamp(2_040)), later(2_040), "no clock, no report");
+        assert_eq!(told(&mut clock, 8, timestamp(2_080)), None, "another source");
     }
 }

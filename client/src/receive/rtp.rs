@@ -18,7 +18,7 @@ use rov_common::discovery::interfaces::{Interface, is_neighbour, suitable, targe
 use rov_common::fec;
 use rov_common::marker::{self, Markers};
 use rov_common::net::{self, grow_buffers};
-use rov_common::rtp::{self, Header};
+use rov_common::rtp::Header;
 use rov_common::sleep::Sleep;
 use rov_common::sync::lock;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use self::senders::{Origin, Senders, Verdict};
+use super::packet::Packet;
 use super::reports::SenderClock;
 use super::{ConnectError, LinkState, OnPackets, PAYLOAD_TYPE, Transport};
 
@@ -258,7 +259,7 @@ struct Input {
     fec: Option<fec::Decoder>,
     /// The one that was delivered last.
     stream: u32,
-    markers: Markers<(Vec<u8>, Instant)>,
+    markers: Markers<(Packet, Instant)>,
     clock: SenderClock,
 }
 
@@ -368,7 +369,7 @@ impl Input {
 
     /// Media packets, in the order in which they arrive.
     fn media(&mut self, packet: &[u8], from: SocketAddr, at: Instant) {
-        let Some(header) = Header::parse(packet) else { return };
+        let Some((header, payload)) = Header::parse_whole(packet) else { return };
         let origin = Origin { address: from, ssrc: header.ssrc, payload_type: header.payload_type };
         let mut senders = lock(&self.shared.senders);
         let before = senders.watched();
@@ -381,10 +382,11 @@ impl Input {
                     tracing::info!("RTP from {from}");
                 }
                 self.stream = stream;
-                self.deliver(packet, at);
-                // Before anything is changed in them, as the sender made the parity of these bytes.
-                let rebuilt = self.fec.as_mut().map(|fec| fec.source(&Bytes::copy_from_slice(packet)));
-                rebuilt.iter().flatten().for_each(|packet| self.deliver(packet, at));
+                let data = Bytes::copy_from_slice(packet);
+                self.deliver(Packet::of(header, &data, payload), at);
+                // All of it, as the sender made the parity of these bytes.
+                let rebuilt = self.fec.as_mut().map(|fec| fec.source(&data)).unwrap_or_default();
+                self.deliver_rebuilt(&rebuilt, at);
             }
             Verdict::Stranger => {
                 let watched =
@@ -406,19 +408,20 @@ impl Input {
             fec::Decoder::default()
         });
         let rebuilt = fec.repair(&Bytes::copy_from_slice(packet));
-        rebuilt.iter().for_each(|packet| self.deliver(packet, at));
+        self.deliver_rebuilt(&rebuilt, at);
     }
 
-    fn deliver(&mut self, packet: &[u8], at: Instant) {
-        let mut packet = self.clock.mark(packet);
-        rtp::set_payload_type(&mut packet, PAYLOAD_TYPE);
-        rtp::set_ssrc(&mut packet, self.stream);
-        let header = marker::Packet::parse(self.shared.source.codec, &packet);
-        for ((mut packet, at), clear) in self.markers.pass(header, (packet, at)) {
-            if clear {
-                marker::clear(&mut packet);
-            }
-            (self.on_packets)(&mut iter::once(Bytes::from(packet)), at.into());
+    fn deliver_rebuilt(&mut self, rebuilt: &[Bytes], at: Instant) {
+        rebuilt.iter().filter_map(Packet::read).for_each(|packet| self.deliver(packet, at));
+    }
+
+    fn deliver(&mut self, mut packet: Packet, at: Instant) {
+        packet.captured = self.clock.captured(&packet.header);
+        (packet.header.payload_type, packet.header.ssrc) = (PAYLOAD_TYPE, self.stream);
+        let judged = marker::Packet::of(self.shared.source.codec, &packet.header, &packet.payload);
+        for ((mut packet, at), clear) in self.markers.pass(Some(judged), (packet, at)) {
+            packet.header.marker &= !clear;
+            (self.on_packets)(&mut iter::once(packet), at.into());
         }
         self.heard.send_if_modified(|heard| !std::mem::replace(heard, true));
     }
@@ -556,14 +559,16 @@ mod tests {
     use super::*;
 
     /// What receives from there, and the sequence numbers that it delivers.
-    fn input(source: Source, interfaces: &[&str]) -> (Input, UnboundedReceiver<u8>) {
+    fn input(source: Source, interfaces: &[&str]) -> (Input, UnboundedReceiver<u16>) {
         let (sequences, delivered) = unbounded_channel();
         let senders = Arc::new(Mutex::new(Senders::new(None, None)));
         let state = Mutex::new(State { joined: Vec::new(), trouble: None });
         let input = Input {
             shared: Arc::new(Shared { source: Source { fec: true, ..source }, senders, state }),
             interfaces: interfaces.iter().map(|interface| (*interface).to_owned()).collect(),
-            on_packets: Arc::new(move |packets, _| packets.for_each(|packet| sequences.send(packet[3]).unwrap())),
+            on_packets: Arc::new(move |packets, _| {
+                packets.for_each(|packet| sequences.send(packet.header.sequence).unwrap());
+            }),
             heard: watch::channel(false).0,
             fec: None,
             stream: 0,

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::prelude::*;
@@ -22,13 +23,13 @@ use rov_common::codec::Codec;
 use rov_common::latency_mode::LatencyMode;
 use rov_common::lateness::Received;
 use rov_common::marker::{self, Markers};
-use rov_common::rtp;
 use rov_common::sync::lock;
 use rov_gst::rtspsrc;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 use self::parameter_sets::ParameterSets;
+use super::packet::Packet;
 use super::reports::SenderClock;
 use super::{ConnectError, LinkState, OnCodec, OnPackets, PAYLOAD_TYPE, Transport};
 use crate::limit::within;
@@ -379,19 +380,17 @@ fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             let link_runs_empty = shared.link_runs_empty.load(Ordering::Relaxed);
             let received = Received { at: Instant::now(), link_runs_empty };
-            let Some(map) = sample.buffer().and_then(|buffer| buffer.map_readable().ok()) else {
+            // The packet keeps the buffer's own memory.
+            let data = sample.buffer_owned().and_then(|buffer| buffer.into_mapped_buffer_readable().ok());
+            let Some(mut packet) = data.and_then(|data| Packet::read(&Bytes::from_owner(data))) else {
                 return Ok(gst::FlowSuccess::Ok);
             };
-            let mut packet = lock(&shared.clock).mark(&map);
-            if packet.len() > 1 {
-                rtp::set_payload_type(&mut packet, PAYLOAD_TYPE);
-            }
+            packet.captured = lock(&shared.clock).captured(&packet.header);
+            packet.header.payload_type = PAYLOAD_TYPE;
             let codec = lock(&shared.media).chosen.map(|(_, codec)| codec);
-            let header = codec.and_then(|codec| marker::Packet::parse(codec, &packet));
-            for ((mut packet, received), clear) in markers.pass(header, (packet, received)) {
-                if clear {
-                    marker::clear(&mut packet);
-                }
+            let judged = codec.map(|codec| marker::Packet::of(codec, &packet.header, &packet.payload));
+            for ((mut packet, received), clear) in markers.pass(judged, (packet, received)) {
+                packet.header.marker &= !clear;
                 lock(&shared.sets).pass(packet, |packet| (shared.on_packets)(&mut iter::once(packet), received));
             }
             shared.playing.send_if_modified(|plays| !std::mem::replace(plays, true));

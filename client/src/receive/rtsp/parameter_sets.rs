@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use rov_common::codec::{Codec, NalKind};
-use rov_common::rtp::{self, Header};
+use rov_common::rtp::Header;
+
+use crate::receive::packet::Packet;
 
 /// Types of packets that are no NAL unit: the aggregation packet (STAP-A of RFC 6184 section 5.7.1, AP of RFC 7798
 /// section 4.4.2), and the fragment (FU-A of section 5.8, FU of section 4.4.3). MJPEG has none, nor any sets.
@@ -20,7 +22,7 @@ const fn packet_types(codec: Codec) -> (u8, u8) {
 pub struct ParameterSets {
     codec: Codec,
     /// Both sets in one packet's payload; none: the SDP has none.
-    payload: Option<Vec<u8>>,
+    payload: Option<Bytes>,
     /// Of the picture whose packets come now.
     timestamp: Option<u32>,
     /// It has its sets, its own or ours.
@@ -52,36 +54,32 @@ impl ParameterSets {
                 payload.extend_from_slice(&(nal.len() as u16).to_be_bytes());
                 payload.extend_from_slice(nal);
             }
-            payload
+            Bytes::from(payload)
         });
         Self { codec, payload, timestamp: None, supplied: false, inserted: 0 }
     }
 
     /// Hands `packet` on, and in front of it the sets where they are missing.
-    pub fn pass(&mut self, mut packet: Vec<u8>, mut deliver: impl FnMut(Bytes)) {
-        let Some(header) = Header::parse(&packet) else { return };
+    pub fn pass(&mut self, mut packet: Packet, mut deliver: impl FnMut(Packet)) {
+        let header = packet.header;
         if self.timestamp.replace(header.timestamp) != Some(header.timestamp) {
             self.supplied = false;
         }
         let sequence = header.sequence.wrapping_add(self.inserted);
-        let (has_sets, begins_keyframe) = contents(self.codec, &packet[header.payload_at..]);
+        let (has_sets, begins_keyframe) = contents(self.codec, &packet.payload);
         self.supplied |= has_sets;
         if begins_keyframe
             && !self.supplied
             && let Some(payload) = &self.payload
         {
-            let mut sets = packet[..rtp::PLAIN_LENGTH].to_vec();
-            // Version alone: neither padding nor extension; and no marker, as the picture goes on.
-            sets[0] = 0x80;
-            sets[1] &= 0x7f;
-            rtp::set_sequence(&mut sets, sequence);
-            sets.extend_from_slice(payload);
-            deliver(sets.into());
+            // The picture goes on.
+            let header = Header { marker: false, sequence, ..header };
+            deliver(Packet { header, captured: None, payload: payload.clone() });
             self.supplied = true;
             self.inserted = self.inserted.wrapping_add(1);
         }
-        rtp::set_sequence(&mut packet, header.sequence.wrapping_add(self.inserted));
-        deliver(packet.into());
+        packet.header.sequence = header.sequence.wrapping_add(self.inserted);
+        deliver(packet);
     }
 }
 
@@ -125,23 +123,24 @@ fn contents(codec: Codec, payload: &[u8]) -> (bool, bool) {
 
 #[cfg(test)]
 mod tests {
+    use rov_common::capture_clock::Captured;
+
     use super::*;
 
     const SPS_NAL: [u8; 3] = [0x67, 0x42, 0];
     const PPS_NAL: [u8; 2] = [0x68, 0xce];
 
-    fn packet(sequence: u16, timestamp: u8, payload: &[u8]) -> Vec<u8> {
-        let [high, low] = sequence.to_be_bytes();
-        [&[0x80, 0xe0, high, low, 0, 0, 0, timestamp, 0, 0, 0, 7], payload].concat()
+    fn packet(sequence: u16, timestamp: u32, payload: &[u8]) -> Packet {
+        let header = Header { marker: true, payload_type: 96, sequence, timestamp, ssrc: 7 };
+        Packet { header, captured: None, payload: Bytes::copy_from_slice(payload) }
     }
 
     /// Passes packets on, and gives sequence number, timestamp and first payload byte of what comes out.
-    fn passed(sets: &mut ParameterSets, packets: &[Vec<u8>]) -> Vec<(u16, u32, u8)> {
+    fn passed(sets: &mut ParameterSets, packets: &[Packet]) -> Vec<(u16, u32, u8)> {
         let mut out = Vec::new();
         for packet in packets {
-            sets.pass(packet.clone(), |bytes| {
-                let header = Header::parse(&bytes).unwrap();
-                out.push((header.sequence, header.timestamp, bytes.get(header.payload_at).copied().unwrap_or(0)));
+            sets.pass(packet.clone(), |Packet { header, payload, .. }| {
+                out.push((header.sequence, header.timestamp, payload.first().copied().unwrap_or(0)));
             });
         }
         out
@@ -168,10 +167,12 @@ mod tests {
     fn the_packet_that_is_put_in_holds_both_sets() {
         let mut sets = ParameterSets::new(Codec::H264, &[SPS_NAL.to_vec(), PPS_NAL.to_vec()]);
         let mut out = Vec::new();
-        sets.pass(packet(9, 1, &[0x65, 1]), |bytes| out.push(bytes));
-        let first = &out[0];
-        assert_eq!(first[..4], [0x80, 0x60, 0, 9], "no marker");
-        assert_eq!(first[12..], [0x78, 0, 3, 0x67, 0x42, 0, 0, 2, 0x68, 0xce]);
+        let keyframe = Packet { captured: Some(Captured::default()), ..packet(9, 1, &[0x65, 1]) };
+        sets.pass(keyframe.clone(), |packet| out.push(packet));
+        let payload = Bytes::from_static(&[0x78, 0, 3, 0x67, 0x42, 0, 0, 2, 0x68, 0xce]);
+        let header = Header { marker: false, ..keyframe.header };
+        let behind = Packet { header: Header { sequence: 10, ..keyframe.header }, ..keyframe };
+        assert_eq!(out, [Packet { header, captured: None, payload }, behind]);
     }
 
     #[test]
@@ -191,11 +192,11 @@ mod tests {
         let mut sets = ParameterSets::new(Codec::H265, &nals);
         let mut out = Vec::new();
         // The first fragment of an IDR picture, and one of another picture.
-        sets.pass(packet(9, 1, &[0x62, 1, 0x93, 5]), |bytes| out.push(bytes));
-        sets.pass(packet(10, 2, &[0x62, 1, 0x81, 5]), |bytes| out.push(bytes));
+        sets.pass(packet(9, 1, &[0x62, 1, 0x93, 5]), |packet| out.push(packet));
+        sets.pass(packet(10, 2, &[0x62, 1, 0x81, 5]), |packet| out.push(packet));
         assert_eq!(out.len(), 3);
-        assert_eq!(out[0][12..], [0x60, 1, 0, 3, 0x40, 1, 7, 0, 3, 0x42, 1, 7, 0, 3, 0x44, 1, 7]);
-        let own = [&[0x60, 1][..], &out[0][14..]].concat();
+        assert_eq!(out[0].payload[..], [0x60, 1, 0, 3, 0x40, 1, 7, 0, 3, 0x42, 1, 7, 0, 3, 0x44, 1, 7]);
+        let own = [&[0x60, 1][..], &out[0].payload[2..]].concat();
         let packets = [packet(11, 3, &own), packet(12, 3, &[0x26, 1, 5])];
         assert_eq!(passed(&mut sets, &packets).len(), 2);
         assert!(ParameterSets::new(Codec::H265, &nals[1..]).payload.is_none(), "without the VPS");

@@ -6,7 +6,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BytesMut;
+use rov_common::capture_clock::Captured;
+use rov_common::rtp::Header;
 use rov_common::webrtc::{ABS_CAPTURE_TIME_URI, ICE_CHECK_INTERVAL, ICE_CHECKS, TRANSPORT_CC_URI};
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{ReceiverReportBuilder, Registry, Slot, TwccReceiverBuilder};
@@ -29,7 +31,8 @@ use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use rtc::statistics::StatsSelector;
 
 use super::nack::NackGenerator;
-use crate::receive::{CAPTURED, PAYLOAD_TYPE};
+use crate::receive::PAYLOAD_TYPE;
+use crate::receive::packet::Packet;
 
 /// Every profile that decoders take; H.264 matching compares profile and packetisation mode, not the level
 /// (RFC 6184 section 8.2.2).
@@ -54,9 +57,6 @@ const MAX_PEERS: usize = 64;
 /// The first byte of a datagram tells the protocol (RFC 7983 section 7).
 const LAST_OF_STUN: u8 = 3;
 const DTLS: std::ops::RangeInclusive<u8> = 20..=63;
-
-/// Without extensions, contributing sources and padding.
-const RTP_HEADER_BYTES: usize = 12;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +142,7 @@ impl Engine {
     }
 
     /// A datagram that came from `peer`. What is malformed or forged is dropped. RTP packets go to `on_packet`.
-    pub fn handle_datagram(&mut self, now: Instant, peer: SocketAddr, data: &[u8], on_packet: &mut impl FnMut(Bytes)) {
+    pub fn handle_datagram(&mut self, now: Instant, peer: SocketAddr, data: &[u8], on_packet: &mut impl FnMut(Packet)) {
         let Some(&first) = data.first() else { return };
         if first > LAST_OF_STUN && !self.peers.contains(&peer) {
             return;
@@ -163,7 +163,7 @@ impl Engine {
                 && self.is_shown(packet.header.ssrc)
             {
                 let captured = self.capture_time_id.and_then(|id| packet.header.get_extension(id));
-                on_packet(whole(&packet, captured.as_ref().and_then(|time| time.first_chunk())));
+                on_packet(handed_on(packet, captured.as_ref().and_then(|time| time.first_chunk())));
             }
         }
         // The core does not report a close_notify as the end of the connection, so it has to be looked for.
@@ -258,22 +258,17 @@ impl Engine {
     }
 }
 
-/// A packet as bytes. What the extensions say, the core has read; the decoder needs only the time of capture.
-fn whole(packet: &rtc::rtp::Packet, captured: Option<&[u8; 8]>) -> Bytes {
-    let (header, payload) = (&packet.header, &packet.payload);
-    let mut bytes =
-        BytesMut::with_capacity(RTP_HEADER_BYTES + captured.map_or(0, |_| CAPTURED.len() + 8) + payload.len());
-    bytes.put_u8(2 << 6 | u8::from(captured.is_some()) << 4);
-    bytes.put_u8(u8::from(header.marker) << 7 | PAYLOAD_TYPE);
-    bytes.put_u16(header.sequence_number);
-    bytes.put_u32(header.timestamp);
-    bytes.put_u32(header.ssrc);
-    if let Some(captured) = captured {
-        bytes.extend_from_slice(&CAPTURED);
-        bytes.extend_from_slice(captured);
-    }
-    bytes.extend_from_slice(payload);
-    bytes.freeze()
+/// What the other extensions say, the core has read, and padding it has cut off.
+fn handed_on(packet: rtc::rtp::Packet, captured: Option<&[u8; 8]>) -> Packet {
+    let header = Header {
+        marker: packet.header.marker,
+        payload_type: PAYLOAD_TYPE,
+        sequence: packet.header.sequence_number,
+        timestamp: packet.header.timestamp,
+        ssrc: packet.header.ssrc,
+    };
+    let captured = captured.map(|ntp| Captured::from_ntp(u64::from_be_bytes(*ntp)));
+    Packet { header, captured, payload: packet.payload }
 }
 
 fn build(now: Instant, latency: Duration) -> Result<RTCPeerConnection, Error> {

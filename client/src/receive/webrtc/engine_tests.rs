@@ -1,6 +1,9 @@
 //! The engine against a server made of the same core, with no network and a clock that only the test moves.
 
-use rtc::interceptor::{Interceptor, NackResponderBuilder, Packet, StreamInfo, TaggedPacket, TwccSenderBuilder};
+use bytes::Bytes;
+use rtc::interceptor::{
+    Interceptor, NackResponderBuilder, Packet as Intercepted, StreamInfo, TaggedPacket, TwccSenderBuilder,
+};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
@@ -33,7 +36,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
     type Time = Instant;
 
     fn handle_read(&mut self, packet: TaggedPacket) -> Result<(), Error> {
-        if let Packet::Rtcp(reports) = &packet.message.packet {
+        if let Intercepted::Rtcp(reports) = &packet.message.packet {
             let mut heard = self.heard.lock().expect("no panic");
             for report in reports.iter().map(|report| report.as_any()) {
                 if report.is::<PictureLossIndication>() {
@@ -78,7 +81,7 @@ struct Scene {
     sender: RTCRtpSenderId,
     heard: Heard,
     /// What the engine handed on.
-    packets: Vec<Bytes>,
+    packets: Vec<Packet>,
     /// The next RTP packet of the server is lost.
     loses_one: bool,
 }
@@ -95,8 +98,10 @@ impl Scene {
         let codec = rtp_codec(MIME_TYPE_H264, "packetization-mode=1;profile-level-id=42e01f".to_owned());
         let parameters = RTCRtpCodecParameters { rtp_codec: codec.clone(), payload_type: PAYLOAD_TYPE };
         media.register_codec(parameters, RtpCodecKind::Video).expect("a codec");
-        let extension = RTCRtpHeaderExtensionCapability { uri: TRANSPORT_CC_URI.to_owned() };
-        media.register_header_extension(extension, RtpCodecKind::Video, None).expect("an extension");
+        for uri in [TRANSPORT_CC_URI, ABS_CAPTURE_TIME_URI] {
+            let extension = RTCRtpHeaderExtensionCapability { uri: uri.to_owned() };
+            media.register_header_extension(extension, RtpCodecKind::Video, None).expect("an extension");
+        }
         let tap = Tap { heard: heard.clone(), read: VecDeque::new(), write: VecDeque::new() };
         let registry = Registry::new()
             .with(Slot::TwccSender, TwccSenderBuilder::new().build())
@@ -181,7 +186,11 @@ impl Scene {
     }
 
     fn sends(&mut self, sequence_number: u16) {
-        let header = rtc::rtp::Header {
+        self.sends_captured(sequence_number, None);
+    }
+
+    fn sends_captured(&mut self, sequence_number: u16, at: Option<Captured>) {
+        let mut header = rtc::rtp::Header {
             version: 2,
             marker: true,
             payload_type: PAYLOAD_TYPE,
@@ -190,13 +199,17 @@ impl Scene {
             ssrc: SSRCS[0],
             ..Default::default()
         };
+        if let Some(at) = at {
+            let id = self.engine.capture_time_id.expect("negotiated");
+            header.set_extension(id, Bytes::copy_from_slice(&at.ntp().to_be_bytes())).expect("room");
+        }
         let packet = rtc::rtp::Packet { header, payload: Bytes::from_static(&[0x65, 1, 2, 3]) };
         self.server.rtp_sender(self.sender).expect("a sender").write_rtp(self.now, packet).expect("a packet");
         self.exchange();
     }
 
     fn sequences(&self) -> Vec<u16> {
-        self.packets.iter().map(|packet| u16::from_be_bytes([packet[2], packet[3]])).collect()
+        self.packets.iter().map(|packet| packet.header.sequence).collect()
     }
 
     fn heard(&self, what: &str) -> usize {
@@ -218,8 +231,12 @@ fn packets_come_whole_and_bare_and_their_arrival_is_reported() {
     let mut scene = Scene::connected();
     (100..110).for_each(|sequence| scene.sends(sequence));
     assert_eq!(scene.sequences(), (100..110).collect::<Vec<_>>());
-    let first = scene.packets[0].clone();
-    assert_eq!(first[..], [0x80, 0x80 | 96, 0, 100, 0, 0, 0x23, 0x28, 0, 0, 0, 7, 0x65, 1, 2, 3]);
+    let header = Header { marker: true, payload_type: 96, sequence: 100, timestamp: 9_000, ssrc: 7 };
+    let payload = Bytes::from_static(&[0x65, 1, 2, 3]);
+    assert_eq!(scene.packets[0], Packet { header, captured: None, payload: payload.clone() });
+    let captured = Some(Captured(Duration::from_millis(1_764_000_000_123)));
+    scene.sends_captured(110, captured);
+    assert_eq!(scene.packets[10], Packet { header: Header { sequence: 110, ..header }, captured, payload });
     assert_eq!(scene.heard("arrivals"), 0);
     scene.run(2 * ARRIVAL_REPORTS);
     assert!(scene.heard("arrivals") > 0);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rov_common::media_socket::MediaSocket;
 use rov_common::sleep::Sleep;
@@ -15,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::engine::{End, Engine, State};
 use crate::receive::OnPackets;
+use crate::receive::packet::Packet;
 
 const SOCKET: Token = Token(0);
 const WAKE: Token = Token(1);
@@ -43,7 +43,7 @@ pub struct MediaThread {
     link: watch::Sender<State>,
     on_packets: OnPackets,
     /// What is to be handed over at once.
-    together: Vec<Bytes>,
+    together: Vec<Packet>,
     sleep: Sleep,
 }
 
