@@ -132,7 +132,7 @@ fn the_page_shows_it_by_http_and_says_why() {
     let server = start(&[]);
     let mut browser = DevTools::start();
     let page = browser.open(&server.url("/"));
-    let shows = "document.body.dataset.state === 'backup' && document.body.innerText.includes('This stream is MJPEG')";
+    let shows = "document.body?.dataset.state === 'backup' && document.body.innerText.includes('This stream is MJPEG')";
     browser.wait_for(&page, shows, 2 * START);
     let rate = || server.stats().jpeg.pictures;
     let before = rate();
