@@ -344,6 +344,10 @@ pub struct RingStats {
     pub limit_seconds: u64,
 }
 
+/// Request header by which a client tells the time of day, in microseconds since 1970: with its WHEP offer and when it reads
+/// the clock.
+pub const CLIENT_TIME: &str = "x-client-time";
+
 /// `GET /api/ring`: which pictures of a stream are kept. All times are those of capture, in microseconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingListing {
@@ -416,6 +420,9 @@ pub struct Stats {
     pub name: String,
     pub version: String,
     pub uptime_s: f64,
+    /// That of the times in names and tables of recordings.
+    #[serde(default)]
+    pub clock: ClockSource,
     #[serde(default)]
     pub cameras: Vec<CameraInfo>,
     /// Of all cameras, the default first.
@@ -439,6 +446,29 @@ pub struct Stats {
     /// None where none is received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<TelemetryStats>,
+}
+
+/// Whose clock tells the time of day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClockSource {
+    /// That of the server's machine.
+    #[default]
+    System,
+    /// Nobody's: that one was not set at the start, and no client has told it yet.
+    Unset,
+    /// That of a client, told once.
+    Client,
+}
+
+impl ClockSource {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Unset => "unset",
+            Self::Client => "client",
+        }
+    }
 }
 
 /// What telemetry has come.

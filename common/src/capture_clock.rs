@@ -3,13 +3,23 @@
 //! It is this machine's monotonic clock with the distance to UTC that was read once at the start. So pictures of two
 //! cameras, and those before and after the system's clock was set, can be compared. Where the system's clock is set
 //! later, as by GPS or NTP in a dive, times of capture keep the distance of the start until the server is restarted.
+//!
+//! Where the system's clock was not set then, as on a board without a battery, a client tells the time of day: for what people
+//! read ([`TimeOfDay`]). Times of capture stay as they are, as clients compare them.
 
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::api::ClockSource;
 
 /// From 1900, where NTP begins, to 1970.
 pub const NTP_EPOCH: Duration = Duration::from_secs(2_208_988_800);
 /// Of [`beside_monotonic`].
 const READINGS: usize = 8;
+/// 2025: a clock that says that it is earlier was not set.
+pub const CLOCK_SET: Captured = Captured(Duration::from_secs(1_735_689_600));
+/// 2100: nor was one that says that it is later.
+const LATEST: Captured = Captured(Duration::from_secs(4_102_444_800));
 
 /// A time of capture: since 1970, UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,9 +91,61 @@ impl CaptureClock {
     }
 }
 
+/// The time of day of captures, for what people read. Clones are one.
+#[derive(Clone, Debug)]
+pub struct TimeOfDay(Option<Arc<OnceLock<Duration>>>);
+
+impl TimeOfDay {
+    /// Where `clock` began with a system's clock that was not set, a client is to tell it.
+    pub fn of(clock: &CaptureClock) -> Self {
+        let is_set = Captured(clock.utc) >= CLOCK_SET;
+        Self((!is_set).then(Arc::default))
+    }
+
+    /// Whose clock tells it, and by how much it is ahead of times of capture.
+    pub fn now(&self) -> (ClockSource, Duration) {
+        match self.0.as_ref().map(|ahead| ahead.get()) {
+            None => (ClockSource::System, Duration::ZERO),
+            Some(None) => (ClockSource::Unset, Duration::ZERO),
+            Some(Some(ahead)) => (ClockSource::Client, *ahead),
+        }
+    }
+
+    pub fn of_capture(&self, captured: Captured) -> Captured {
+        Captured(captured.0 + self.now().1)
+    }
+
+    /// A client says that it is `time`, at what would be this time of capture. Whether that is taken: once, where it can be.
+    pub fn tell(&self, time: Captured, captured: Captured) -> bool {
+        let is_possible = (CLOCK_SET..LATEST).contains(&time) && time >= captured;
+        self.0.as_ref().is_some_and(|ahead| is_possible && ahead.set(time.0 - captured.0).is_ok())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_of_day_is_that_of_the_first_client_where_the_clock_was_not_set_and_times_of_capture_stay() {
+        let second = |seconds| Captured(Duration::from_secs(seconds));
+        let start = Instant::now();
+        let clock = CaptureClock::new(start, UNIX_EPOCH + Duration::from_secs(60));
+        let day = TimeOfDay::of(&clock);
+        let recorder = day.clone();
+        assert_eq!(day.now(), (ClockSource::Unset, Duration::ZERO));
+        for impossible in [second(60), second(1_700_000_000), second(5_000_000_000), Captured(Duration::MAX)] {
+            assert!(!day.tell(impossible, second(100)), "{impossible:?}");
+        }
+        assert!(day.tell(second(1_800_000_100), second(100)));
+        assert!(!day.tell(second(1_900_000_000), second(200)), "once: names go on by one clock");
+        assert_eq!(recorder.now(), (ClockSource::Client, Duration::from_secs(1_800_000_000)));
+        assert_eq!(recorder.of_capture(second(160)), second(1_800_000_160));
+        assert_eq!(clock.at(start), second(60));
+        let set = TimeOfDay::of(&CaptureClock::new(start, UNIX_EPOCH + CLOCK_SET.0));
+        assert!(!set.tell(second(1_800_000_100), second(100)));
+        assert_eq!(set.now(), (ClockSource::System, Duration::ZERO));
+    }
 
     #[test]
     fn times_keep_the_distance_of_the_start_whatever_the_system_clock_says_later() {

@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 pub use self::clip::Clip;
 pub use self::format::{Format, Unrecordable};
+use crate::api::ClockSource;
 use crate::capture_clock::Captured;
 use crate::codec::{Codec, nal_units};
 
@@ -43,6 +44,14 @@ pub struct Picture {
     pub keyframe: bool,
 }
 
+/// When a file begins, as it says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Created {
+    pub at: Captured,
+    /// By whose clock. None: nothing is said.
+    pub clock: Option<ClockSource>,
+}
+
 /// What ends a file: `index` behind all that was given before; and once that is on the disk, `cover` at `cover_at`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ending {
@@ -57,7 +66,7 @@ pub struct Muxer {
     format: Format,
     /// Of the picture that the file begins with.
     begun: Duration,
-    created: Option<Captured>,
+    created: Option<Created>,
     /// Of what was given so far.
     length: u64,
     fragments: u32,
@@ -87,14 +96,16 @@ struct Open {
 }
 
 impl Muxer {
-    /// A file that begins with this keyframe, which is still to be pushed; and what stands before all pictures.
-    pub fn new(format: Format, first: &Picture) -> (Self, Vec<u8>) {
-        let header = boxes::header(&format, first.captured);
+    /// A file that begins with this keyframe, which is still to be pushed; and what stands before all pictures. `clock`: of
+    /// its time of capture.
+    pub fn new(format: Format, first: &Picture, clock: Option<ClockSource>) -> (Self, Vec<u8>) {
+        let created = first.captured.map(|at| Created { at, clock });
+        let header = boxes::header(&format, created);
         let length = header.len() as u64;
         let muxer = Self {
             format,
             begun: first.time,
-            created: first.captured,
+            created,
             length,
             fragments: 0,
             samples: Vec::new(),

@@ -28,8 +28,8 @@ use self::queue::{Gap, Shared};
 pub use self::queue::{QUEUE_BYTES, QUEUE_TIME, Recorded};
 pub use self::telemetry::{Columns, Fields, Measured};
 use self::writer::Writer;
-use crate::api::{RecordingState, RecordingStats};
-use crate::capture_clock::Captured;
+use crate::api::{ClockSource, RecordingState, RecordingStats};
+use crate::capture_clock::{Captured, TimeOfDay};
 use crate::codec::Codec;
 pub use crate::mp4::Picture;
 
@@ -47,8 +47,18 @@ pub struct Plan {
     pub spare: u64,
     /// What the vehicle measures; others that come get a column too, in the next file where this one has its head.
     pub columns: Columns,
+    /// Whose clock tells the time of day of pictures, in names and in files. None: theirs, of which nothing is known.
+    pub day: Option<TimeOfDay>,
     /// What is missing may come late: files end when [`Late::Settled`] says that nothing does.
     pub mends: bool,
+}
+
+impl Plan {
+    /// Whose clock tells the time of day, and by how much it is ahead of times of capture.
+    fn clock(&self) -> (Option<ClockSource>, Duration) {
+        let now = self.day.as_ref().map(TimeOfDay::now);
+        (now.map(|(clock, _)| clock), now.map_or(Duration::ZERO, |(_, ahead)| ahead))
+    }
 }
 
 /// Records one stream while it is on, with a thread of its own.

@@ -7,7 +7,7 @@ use mp4_atom::{
 };
 
 use super::format::Format;
-use super::{Ending, Sample, TIMESCALE, durations};
+use super::{Created, Ending, Sample, TIMESCALE, durations};
 use crate::capture_clock::Captured;
 use crate::recording::rfc3339;
 
@@ -18,16 +18,18 @@ const EPOCH: u64 = 2_082_844_800;
 pub const COVER: usize = 16;
 const CREATION_DATE: &str = "com.apple.quicktime.creationdate";
 const TITLE: &str = "title";
+/// By whose clock it was captured then.
+const CLOCK: &str = "clock";
 pub const BOX_HEADER: usize = 8;
 /// Of samples (section 8.8.3.1): one depends on no other; or it does, and is no place to begin at.
 const KEYFRAME: u32 = 0x0200_0000;
 const OTHER: u32 = 0x0101_0000;
 
 /// When the first picture was captured, and what players are to say of the file.
-type About<'a> = (Option<Captured>, Option<&'a str>);
+type About<'a> = (Option<Created>, Option<&'a str>);
 
 /// What stands before all pictures: what the file is, room for what covers them in the end, and what they are.
-pub fn header(format: &Format, created: Option<Captured>) -> Vec<u8> {
+pub fn header(format: &Format, created: Option<Created>) -> Vec<u8> {
     let mut out = encoded(&file_type());
     let room = [&(COVER as u32).to_be_bytes()[..], b"free", &[0; COVER - BOX_HEADER]].concat();
     out.extend_from_slice(&room);
@@ -79,7 +81,7 @@ pub fn fragment(
 }
 
 /// What ends a file of `length` bytes: the samples are in the order of their times.
-pub fn ending(format: &Format, created: Option<Captured>, samples: &[Sample], length: u64) -> Ending {
+pub fn ending(format: &Format, created: Option<Created>, samples: &[Sample], length: u64) -> Ending {
     let cover_at = encoded(&file_type()).len() as u64;
     Ending { index: index(format, (created, None), samples), cover: cover(length - cover_at), cover_at }
 }
@@ -145,7 +147,7 @@ fn file_type() -> Ftyp {
 
 /// One track, `duration` ticks long, with this table, to which the sample entry is added.
 fn movie(format: &Format, about: About<'_>, duration: u64, table: Stbl) -> Moov {
-    let time = about.0.map_or(0, |created| created.0.as_secs() + EPOCH);
+    let time = about.0.map_or(0, |created| created.at.0.as_secs() + EPOCH);
     let size = format.size();
     Moov {
         mvhd: Mvhd {
@@ -195,7 +197,9 @@ fn movie(format: &Format, about: About<'_>, duration: u64, table: Stbl) -> Moov 
 
 /// The time to a microsecond: headers have whole seconds. Players and tools show it, and the title.
 fn metadata((created, title): About<'_>) -> Option<Meta> {
-    let known = [(CREATION_DATE, created.map(rfc3339)), (TITLE, title.map(str::to_owned))];
+    let clock = created.and_then(|created| created.clock).map(|clock| clock.name().to_owned());
+    let date = created.map(|created| rfc3339(created.at));
+    let known = [(CREATION_DATE, date), (CLOCK, clock), (TITLE, title.map(str::to_owned))];
     let (keys, values): (Vec<_>, Vec<_>) = known.into_iter().filter_map(|(key, value)| Some((key, value?))).unzip();
     if keys.is_empty() {
         return None;

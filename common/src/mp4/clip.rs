@@ -1,7 +1,7 @@
 //! A file of pictures that are in memory: its index comes first, so that it can be played while it is still on its way,
 //! and the pictures are given one by one, so that there is never a second copy of all of them.
 
-use super::{Format, Picture, Sample, Unrecordable, boxes, durations, put_sample, sample_len, ticks};
+use super::{Created, Format, Picture, Sample, Unrecordable, boxes, durations, put_sample, sample_len, ticks};
 use crate::capture_clock::Captured;
 use crate::codec::Codec;
 
@@ -47,7 +47,8 @@ impl Clip {
             sample
         });
         let samples: Vec<_> = samples.collect();
-        let header = boxes::whole(&format, (captured, title), &samples, data);
+        let created = captured.map(|at| Created { at, clock: None });
+        let header = boxes::whole(&format, (created, title), &samples, data);
         let lasted = durations(&samples, None).map(u64::from).sum::<u64>();
         let seconds = lasted as f64 / f64::from(super::TIMESCALE);
         Ok(Self { length: header.len() as u64 + data, header, captured, seconds, pictures })

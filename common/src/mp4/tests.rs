@@ -130,7 +130,7 @@ fn of_fragment(file: &[u8], moof_at: usize, moof: &[u8]) -> Vec<Read> {
 
 /// A file without its end; and the muxer.
 fn file_of(all: &[Picture]) -> (Muxer, Vec<u8>) {
-    let (mut muxer, mut file) = Muxer::new(format_of(&all[0]), &all[0]);
+    let (mut muxer, mut file) = Muxer::new(format_of(&all[0]), &all[0], None);
     for picture in all {
         file.extend(muxer.push(picture).unwrap_or_default());
     }
@@ -229,7 +229,7 @@ fn pictures_that_come_late_are_in_their_place_at_the_end() {
 #[test]
 fn what_did_not_reach_the_disk_is_not_in_the_index() {
     let all = some(60);
-    let (mut muxer, mut file) = Muxer::new(format_of(&all[0]), &all[0]);
+    let (mut muxer, mut file) = Muxer::new(format_of(&all[0]), &all[0], None);
     for picture in &all[..30] {
         file.extend(muxer.push(picture).unwrap_or_default());
     }
@@ -288,7 +288,7 @@ fn pictures_of_mjpeg_are_in_files_as_they_are() {
     let format = Format::of(Codec::Mjpeg, jpeg).expect("a JPEG picture");
     assert_eq!(Some(format.size()), crate::codec::jpeg::size(jpeg));
     assert_eq!(Format::of(Codec::Mjpeg, &jpeg[..9]), Err(Unrecordable::NoJpeg));
-    let (mut muxer, header) = Muxer::new(format, &pictures[0]);
+    let (mut muxer, header) = Muxer::new(format, &pictures[0], None);
     assert!(header.windows(4).any(|kind| kind == b"jpeg"), "the sample entry");
     muxer.push(&pictures[0]);
     assert!(muxer.flush().is_some_and(|fragment| fragment.ends_with(jpeg)));

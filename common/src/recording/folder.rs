@@ -4,27 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 #[cfg(unix)]
 use std::fs::TryLockError;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::limits::{Bytes, Measure};
-use super::name::{Name, SIDECARS, SUBTITLES, TIMES};
-use crate::capture_clock::Captured;
+use super::name::{NEW_TIMES, Name, SIDECARS, SUBTITLES, TIMES};
+use crate::capture_clock::{CLOCK_SET, Captured};
 use crate::sync::lock;
 
 /// Between names of files that begin at the same moment: so many are tried.
 const ATTEMPTS: usize = 1_000;
-/// 2025: what says that it is older was made by a machine whose clock was not set.
-const CLOCK_SET: Captured = Captured(Duration::from_secs(1_735_689_600));
 
 /// Where files lie. Tests have one that is slow, full or broken.
 pub trait Disk: Send + Sync {
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] where there is such a file.
     fn create(&self, name: &str) -> io::Result<Box<dyn Output>>;
+    /// From its beginning.
+    fn open(&self, name: &str) -> io::Result<Box<dyn Read>>;
+    /// What is on the disk takes the place of another file, which outlasts a power cut.
+    fn replace(&self, name: &str, by: &str) -> io::Result<()>;
     /// Bytes that can still be written.
     fn free(&self) -> io::Result<u64>;
     /// In any order.
@@ -295,6 +297,26 @@ impl Recording {
         Ok(())
     }
 
+    /// `write` makes a new table out of the one that is there, whose place it then takes: until then that stays.
+    pub fn rewrite_times(
+        &self,
+        write: impl FnOnce(&mut dyn Read, &mut dyn Output) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let disk = &self.folder.disk;
+        let (there, new) = (self.name.beside(TIMES), self.name.beside(NEW_TIMES));
+        let rewritten = (|| {
+            let (mut before, mut output) = (disk.open(&there)?, disk.create(&new)?);
+            write(&mut *before, &mut *output)?;
+            output.sync()
+        })();
+        let rewritten = rewritten.and_then(|()| disk.replace(&there, &new));
+        if rewritten.is_err() {
+            // Where that fails too, it goes with the recording.
+            let _ = disk.remove(&new);
+        }
+        rewritten
+    }
+
     /// Deletes it: nothing is in it.
     pub fn discard(self) -> io::Result<()> {
         let (folder, name) = (Arc::clone(&self.folder), self.name.clone());
@@ -327,6 +349,11 @@ impl Local {
         }
         fs::create_dir_all(&self.path)
     }
+
+    /// Names, too, outlast a power cut; not every system can do that.
+    fn sync_names(&self) {
+        let _ = File::open(&self.path).and_then(|folder| folder.sync_all());
+    }
 }
 
 impl Disk for Local {
@@ -339,9 +366,18 @@ impl Disk for Local {
             let _ = fs::remove_file(path);
             return Err(ErrorKind::AlreadyExists.into());
         }
-        // The name, too, outlasts a power cut; not every system can do that.
-        let _ = File::open(&self.path).and_then(|folder| folder.sync_all());
+        self.sync_names();
         Ok(Box::new(Written { file, path }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn Read>> {
+        Ok(Box::new(File::open(self.path.join(name))?))
+    }
+
+    fn replace(&self, name: &str, by: &str) -> io::Result<()> {
+        fs::rename(self.path.join(by), self.path.join(name))?;
+        self.sync_names();
+        Ok(())
     }
 
     fn free(&self) -> io::Result<u64> {

@@ -14,8 +14,10 @@ pub const EXTENSION: &str = ".mp4";
 pub const TIMES: &str = ".csv";
 /// Of the subtitles with what the vehicle measured.
 pub const SUBTITLES: &str = ".ass";
+/// Of a table that is to take the place of the one that is there.
+pub const NEW_TIMES: &str = ".csv.new";
 /// Of what lies beside a recording, and goes with it.
-pub const SIDECARS: [&str; 2] = [TIMES, SUBTITLES];
+pub const SIDECARS: [&str; 3] = [TIMES, SUBTITLES, NEW_TIMES];
 /// As `2026-11-30_19-30-12.345Z`.
 const BEGUN: usize = 24;
 /// Of a label, in bytes.

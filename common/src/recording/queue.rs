@@ -218,12 +218,13 @@ impl Shared {
         state.queue.push_front(queued);
     }
 
-    /// What comes late, or is known of what is missing. Waits for room; false: there was none within `limit`.
+    /// What comes late, or is known of what is missing. Waits for room; false: there was none within `limit`, or it is
+    /// the end, for which nothing more may keep the disk busy.
     pub fn give(&self, late: Late, limit: Duration) -> bool {
-        let is_full = |state: &mut State| state.late_bytes > LATE_BYTES && !state.has_ended;
+        let is_full = |state: &mut State| state.late_bytes > LATE_BYTES && !state.is_stopping;
         let waited = self.room.wait_timeout_while(lock(&self.state), limit, is_full);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if is_full(&mut state) || state.has_ended {
+        if is_full(&mut state) || state.is_stopping || state.has_ended {
             return false;
         }
         state.late_bytes += late.bytes();
@@ -323,13 +324,13 @@ impl Shared {
     pub fn ended(&self) {
         lock(&self.state).has_ended = true;
         self.ended.notify_all();
-        self.room.notify_all();
     }
 
     pub fn stop(&self, limit: Duration) -> bool {
         let mut state = lock(&self.state);
         state.is_stopping = true;
         self.ordered.notify_all();
+        self.room.notify_all();
         let waited = self.ended.wait_timeout_while(state, limit, |state| !state.has_ended);
         waited.is_ok_and(|(state, _)| state.has_ended)
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::api::{RecordingState, RecordingStats};
-use crate::capture_clock::Captured;
+use crate::capture_clock::{CaptureClock, Captured};
 use crate::codec::Codec;
 use crate::mp4::tests::{Read, picture, pictures};
 use crate::overlay::Value;
@@ -24,6 +24,7 @@ fn plan() -> Plan {
         keep: None,
         spare: 0,
         columns: Columns::default(),
+        day: None,
         mends: false,
     }
 }
@@ -34,8 +35,6 @@ const NOW: Captured = Captured(Duration::from_secs(1_764_600_000));
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Works,
-    /// Each write takes so long.
-    Slow(Duration),
     Hangs,
     Fails(ErrorKind),
     /// Files can be made, and take so many bytes more; none is cut.
@@ -53,6 +52,8 @@ struct Inner {
     /// When all files were last written, by this machine's clock.
     changed: Captured,
     writes: u64,
+    /// Files of such a name take nothing.
+    refuses: Option<&'static str>,
 }
 
 #[derive(Clone)]
@@ -60,8 +61,14 @@ struct Memory(Arc<(Mutex<Inner>, Condvar)>);
 
 impl Memory {
     fn new() -> Self {
-        let inner =
-            Inner { mode: Mode::Works, free: 1 << 40, files: BTreeMap::new(), changed: Captured::default(), writes: 0 };
+        let inner = Inner {
+            mode: Mode::Works,
+            free: 1 << 40,
+            files: BTreeMap::new(),
+            changed: Captured::default(),
+            writes: 0,
+            refuses: None,
+        };
         Self(Arc::new((Mutex::new(inner), Condvar::new())))
     }
 
@@ -71,10 +78,6 @@ impl Memory {
     }
 
     fn work<T>(&self, act: impl FnOnce(&mut Inner) -> io::Result<T>) -> io::Result<T> {
-        let mode = self.0.0.lock().unwrap().mode;
-        if let Mode::Slow(time) = mode {
-            std::thread::sleep(time);
-        }
         let mut inner = self.0.1.wait_while(self.0.0.lock().unwrap(), |inner| inner.mode == Mode::Hangs).unwrap();
         if let Mode::Fails(kind) = inner.mode {
             return Err(kind.into());
@@ -108,6 +111,19 @@ impl Disk for Memory {
         Ok(Box::new(File(self.clone(), name.to_owned())))
     }
 
+    fn open(&self, name: &str) -> io::Result<Box<dyn io::Read>> {
+        let file = self.0.0.lock().unwrap().files.get(name).cloned().ok_or(ErrorKind::NotFound)?;
+        Ok(Box::new(io::Cursor::new(file)))
+    }
+
+    fn replace(&self, name: &str, by: &str) -> io::Result<()> {
+        self.work(|inner| {
+            let file = inner.files.remove(by).ok_or(ErrorKind::NotFound)?;
+            inner.files.insert(name.to_owned(), file);
+            Ok(())
+        })
+    }
+
     fn free(&self) -> io::Result<u64> {
         Ok(self.0.0.lock().unwrap().free)
     }
@@ -132,6 +148,9 @@ struct File(Memory, String);
 impl Output for File {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.work(|inner| {
+            if inner.refuses.is_some_and(|part| self.1.contains(part)) {
+                return Err(ErrorKind::QuotaExceeded.into());
+            }
             let taken = match &mut inner.mode {
                 Mode::Takes(left) => {
                     let taken = bytes.len().min(*left);
@@ -189,10 +208,13 @@ fn bench(split: Duration, spare: u64) -> Bench {
 }
 
 fn bench_of(split: Duration, spare: u64, mends: bool) -> Bench {
+    bench_with(Plan { split: Split { time: split, bytes: LARGEST }, spare, mends, ..plan() })
+}
+
+fn bench_with(plan: Plan) -> Bench {
     let (memory, told) = (Memory::new(), Arc::default());
     let folder = Folder::on(Path::new("/nowhere"), Box::new(memory.clone()));
     let told: Arc<Mutex<Vec<RecordingState>>> = told;
-    let plan = Plan { split: Split { time: split, bytes: LARGEST }, spare, mends, ..plan() };
     let recorder = Recorder::start(folder, plan, {
         let told = Arc::clone(&told);
         move |stats| told.lock().unwrap().push(stats.state)
@@ -259,17 +281,18 @@ fn files_are_split_at_keyframes_and_no_picture_is_missing() {
 }
 
 #[test]
-fn pictures_wait_for_a_slow_disk_and_are_all_recorded() {
+fn pictures_wait_for_a_slow_disk_and_are_all_recorded_in_few_writes() {
     let mut bench = bench(Duration::from_secs(3600), 0);
-    bench.memory.set(|inner| inner.mode = Mode::Slow(Duration::from_millis(300)));
-    for _ in 0..40 {
-        bench.push(5);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    bench.push(10);
+    bench.wait("it records", |stats| stats.bytes > 0);
+    bench.memory.set(|inner| inner.mode = Mode::Hangs);
+    bench.push(190);
+    let before = bench.memory.0.0.lock().unwrap().writes;
+    bench.memory.set(|inner| inner.mode = Mode::Works);
     assert!(bench.recorder.stop(LIMIT));
     assert_eq!(bench.numbers(), [(0..200).collect::<Vec<_>>()]);
-    let writes = bench.memory.0.0.lock().unwrap().writes;
-    assert!(writes < 40, "what waits is written together: {writes} writes for 40 fragments");
+    let writes = bench.memory.0.0.lock().unwrap().writes - before;
+    assert!(writes < 20, "what waits is written together: {writes} writes for 38 fragments");
 }
 
 #[test]
@@ -380,6 +403,7 @@ fn a_full_disk_ends_the_file_well_and_recording_goes_on_when_there_is_room() {
     assert_eq!(stats.reason.as_deref(), Some("the disk is full: 999 MB are free, and 1 GB stay free"), "{stats:?}");
     assert!(bench.memory.is_whole(0), "the file has its index");
     assert_eq!(bench.numbers(), [(0..20).collect::<Vec<_>>()]);
+    assert_eq!((stats.pictures, stats.missing), (20, 0), "what is in the file is counted");
     bench.memory.set(|inner| inner.free = 1_050_000_000);
     std::thread::sleep(Duration::from_millis(1_200));
     assert_eq!(bench.recorder.stats().state, RecordingState::Paused, "some room more is needed");
@@ -966,4 +990,119 @@ fn a_file_that_does_not_take_what_comes_late_ends_with_what_it_has() {
     assert_eq!(bench.numbers(), [(0..15).chain(20..60).collect::<Vec<_>>(), (60..75).collect()]);
     assert_eq!(bench.missing_before()[0][15], 5);
     assert!(bench.memory.is_whole(0));
+}
+
+#[test]
+fn what_was_guessed_missing_and_was_not_is_missing_nowhere() {
+    let mut bench = bench_of(LONGEST, 0, true);
+    bench.push(15);
+    bench.lose(5, true);
+    bench.push(10);
+    // The next picture is the one behind.
+    let last = picture(bench.number - 1, u64::from(bench.number - 1) * 100, false);
+    bench.recorder.miss(7, (last.time, last.captured), "they did not get here");
+    bench.push(20);
+    bench.compare(44, 0, |_| false);
+    let stats = bench.wait("the guess is taken back", |stats| stats.missing == 5);
+    assert_eq!(stats.gaps, 1, "{stats:?}");
+    assert!(bench.recorder.stop(LIMIT));
+    let file = &bench.recorder.files()[0];
+    assert_eq!((file.pictures, file.gaps, file.missing), (45, 1, 5), "{file:?}");
+    let rows: Vec<_> = bench.missing_before()[0].iter().copied().filter(|missing| *missing > 0).collect();
+    assert_eq!(rows, [5]);
+}
+
+#[test]
+fn a_recorder_that_is_to_end_takes_nothing_more_that_comes_late() {
+    let mut bench = bench_of(LONGEST, 0, true);
+    bench.push(15);
+    bench.wait("it records", |stats| stats.bytes > 0);
+    bench.memory.set(|inner| inner.mode = Mode::Hangs);
+    bench.push(10);
+    let late = || Late::Picture(Picture { unit: vec![0; 1 << 20].into(), ..picture(3, 300, false) });
+    let shared = Arc::clone(&bench.recorder.shared);
+    while shared.give(late(), Duration::ZERO) {}
+    let waiting = std::thread::spawn(move || shared.give(late(), Duration::MAX));
+    assert!(!bench.recorder.stop(Duration::ZERO));
+    assert!(!waiting.join().expect("no panic"), "nor does it keep anybody waiting");
+    bench.memory.set(|inner| inner.mode = Mode::Works);
+    assert!(bench.recorder.stop(LIMIT) && bench.memory.is_whole(0));
+}
+
+/// The table of the only file.
+fn table(bench: &Bench) -> String {
+    let inner = bench.memory.0.0.lock().unwrap();
+    let (_, table) = inner.files.iter().find(|(name, _)| name.ends_with(TIMES)).expect("a table");
+    String::from_utf8(table.clone()).expect("text")
+}
+
+/// With what was measured, and five that come late.
+fn mended_with_telemetry() -> Bench {
+    let mut bench = bench_of(LONGEST, 0, true);
+    let push = |number: u32| {
+        let fields = Some(Arc::new(Fields::from([depth(f64::from(number))])));
+        let picture = picture(number, u64::from(number) * 100, number.is_multiple_of(10));
+        bench.recorder.push(picture, fields, Instant::now());
+    };
+    (0..15).for_each(push);
+    (20..35).for_each(push);
+    bench.number = 35;
+    bench.compare(29, 0, |_| true);
+    bench.wait("all has come, and is written", |stats| stats.pictures == 35);
+    bench
+}
+
+#[test]
+fn a_table_that_is_written_anew_keeps_what_was_measured_when_a_picture_came_in_time() {
+    let bench = mended_with_telemetry();
+    assert!(bench.recorder.stop(LIMIT));
+    let table = table(&bench);
+    let rows: Vec<_> = table.lines().skip(1).map(|row| row.split(',').collect::<Vec<_>>()).collect();
+    assert_eq!(rows.len(), 35, "{table}");
+    for (number, row) in rows.iter().enumerate() {
+        let is_late = (15..20).contains(&number);
+        let depth = if is_late { String::new() } else { number.to_string() };
+        assert_eq!((row[0], row[5]), ((number + 1).to_string().as_str(), depth.as_str()), "{table}");
+    }
+    let files = bench.memory.0.0.lock().unwrap().files.len();
+    assert_eq!(files, 3, "video, table, subtitles");
+}
+
+#[test]
+fn a_full_disk_at_the_end_of_a_file_leaves_it_the_table_that_it_has() {
+    let bench = mended_with_telemetry();
+    let before = table(&bench);
+    bench.memory.set(|inner| inner.refuses = Some(TIMES));
+    assert!(bench.recorder.stop(LIMIT));
+    let after = table(&bench);
+    assert!(after.starts_with(&before) && before.lines().count() > 25, "{after}");
+    assert_eq!(bench.numbers(), [(0..35).collect::<Vec<_>>()], "the video has its index all the same");
+    let (files, names) = (bench.recorder.files(), bench.memory.0.0.lock().unwrap().files.len());
+    assert_eq!((files[0].pictures, names), (35, 3), "nothing of the attempt stays");
+}
+
+#[test]
+fn the_time_of_day_that_a_client_tells_is_that_of_the_next_file_and_no_picture_is_missing() {
+    let clock = CaptureClock::new(Instant::now(), std::time::UNIX_EPOCH);
+    let day = TimeOfDay::of(&clock);
+    let mut bench = bench_with(Plan { day: Some(day.clone()), ..plan() });
+    bench.push(15);
+    bench.wait("all are written", |stats| stats.pictures == 15);
+    // The pictures of this test are of 2023.
+    let is_told = Captured(Bench::captured(0).0 + Duration::from_secs(100_000_000));
+    assert!(day.tell(is_told, Bench::captured(0)));
+    bench.push(30);
+    assert!(bench.recorder.stop(LIMIT));
+    assert_eq!(bench.numbers(), [(0..20).collect::<Vec<_>>(), (20..45).collect()]);
+    let files: Vec<_> = bench.recorder.files().into_iter().map(|file| file.name).collect();
+    let begun: Vec<_> = files.iter().map(|name| name.parse::<Name>().expect("a name").begun()).collect();
+    let of = |number: u32, ahead: u64| Captured(Bench::captured(number).0 + Duration::from_secs(ahead));
+    assert_eq!(begun, [of(0, 0), of(20, 100_000_000)]);
+    let inner = bench.memory.0.0.lock().unwrap();
+    let has = |name: &str, text: &str| inner.files[name].windows(text.len()).any(|bytes| bytes == text.as_bytes());
+    for (file, clock, number, ahead) in [(&files[0], "unset", 19, 0), (&files[1], "client", 44, 100_000_000)] {
+        assert!(has(file, clock) && has(file, &rfc3339(begun[usize::from(ahead > 0)])), "{file}");
+        let table = file.replace(EXTENSION, TIMES);
+        assert!(has(&table, &rfc3339(of(number, ahead))), "{table}");
+    }
 }

@@ -1,13 +1,14 @@
 //! The thread that writes: files begun, split and ended, what to do when the disk does not take them.
 
 mod mend;
+mod table;
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{io, mem};
 
+use self::table::{NewRow, Row, head};
 use super::folder::{Folder, Recording};
 use super::mending::{Guess, Hole, Present};
 use super::name::rfc3339;
@@ -108,6 +109,8 @@ struct Current {
     /// The pictures of these, and those of the fragment that is being collected.
     unwritten: Option<Gap>,
     open: Option<Gap>,
+    /// By how much its times of capture are ahead of those that pictures come with.
+    ahead: Duration,
     begun: Duration,
     last: Duration,
     came: Instant,
@@ -124,37 +127,6 @@ struct Current {
     ended: Option<Instant>,
     /// The table is another one than was written.
     is_mended: bool,
-}
-
-/// Of the table of times.
-struct Row {
-    time: Duration,
-    captured: Option<Captured>,
-    keyframe: bool,
-    missing: u64,
-    /// What was measured then, as it stands behind these.
-    beside: String,
-}
-
-/// One that is to be written.
-struct NewRow {
-    number: u64,
-    row: Row,
-    fields: Option<Arc<Fields>>,
-}
-
-impl Row {
-    fn write(&self, number: u64, begun: Duration, out: &mut String) {
-        let seconds = self.time.saturating_sub(begun).as_secs_f64();
-        let captured = self.captured.map(rfc3339).unwrap_or_default();
-        let (keyframe, missing) = (u8::from(self.keyframe), self.missing);
-        // Into a string nothing fails.
-        let _ = writeln!(out, "{number},{seconds:.6},{captured},{keyframe},{missing}{}", self.beside);
-    }
-}
-
-fn head(columns: &Columns) -> String {
-    format!("number,time_s,captured,keyframe,missing_before{}\n", columns.head())
 }
 
 /// Why it does not go on now.
@@ -339,17 +311,21 @@ impl Writer {
     /// Whether a keyframe belongs into a new file.
     fn is_over(&self, file: &Current, format: &Format, keyframe: &Picture) -> bool {
         let gap = keyframe.time.saturating_sub(file.last);
-        let is_other = file.muxer.format() != format || file.has_other_columns(&self.columns);
+        // Within a file all times are of one clock.
+        let is_other =
+            file.muxer.format() != format || file.has_other_columns(&self.columns) || file.ahead != self.plan.clock().1;
         is_other || gap > LONGEST_GAP || file.is_long(&self.plan)
     }
 
     fn begin(&mut self, format: Format, first: &Picture) -> Result<(), Trouble> {
         self.check_space()?;
+        let (clock, ahead) = self.plan.clock();
+        let first = &told(first, ahead);
         let begun = first.captured.unwrap_or_else(now);
         let recording = self.folder.create(begun, &self.plan.label);
         let recording = recording.map_err(|error| Trouble::Disk("cannot begin a file", error))?;
         let subtitles = Some(Subtitles::new(format.size()));
-        let (muxer, header) = Muxer::new(format, first);
+        let (muxer, header) = Muxer::new(format, first, clock);
         tracing::info!(
             "recording {} into {}",
             self.plan.title,
@@ -367,6 +343,7 @@ impl Writer {
             subtitles,
             unwritten: None,
             open: None,
+            ahead,
             begun: first.time,
             last: first.time,
             came: Instant::now(),
@@ -485,9 +462,12 @@ impl Writer {
             Trouble::Full(_) => "the disk was full",
             Trouble::Disk(..) => "the disk failed",
         };
-        if let Some(mut file) = self.file.take() {
+        if let Some(file) = &mut self.file {
             file.flush();
-            let is_written = matches!(trouble, Trouble::Full(_)) && file.write(&self.columns).is_ok();
+        }
+        // There is still room for what waits.
+        let is_written = matches!(trouble, Trouble::Full(_)) && self.write().is_ok();
+        if let Some(mut file) = self.file.take() {
             let cut = if is_written { Ok(()) } else { file.take_back(&mut self.missing) };
             let name = file.recording.name.to_string();
             // With half a fragment behind it no index would be found, and the file not be played.
@@ -558,7 +538,8 @@ impl Writer {
     fn count(&mut self, gap: Gap, picture: &Picture) {
         let why = mem::take(&mut self.why);
         let seconds = picture.time.saturating_sub(gap.time).as_secs_f64();
-        let at = gap.captured.map(rfc3339);
+        let ahead = self.plan.clock().1;
+        let at = gap.captured.map(|captured| rfc3339(Captured(captured.0 + ahead)));
         tracing::warn!(
             "recording of {}: {} pictures are missing, {seconds:.1} s from {}: {why}",
             self.plan.title,
@@ -651,7 +632,8 @@ impl Writer {
 
 impl Current {
     fn push(&mut self, picture: &Picture, fields: Option<Arc<Fields>>, missing: u64) {
-        if let Some(fragment) = self.muxer.push(picture) {
+        let in_file = told(picture, self.ahead);
+        if let Some(fragment) = self.muxer.push(&in_file) {
             self.give(&fragment);
         }
         self.open = Some(self.open.map_or(Gap::of(picture), |gap| gap.and(Gap::of(picture))));
@@ -661,9 +643,9 @@ impl Current {
         if let Some(subtitles) = &mut self.subtitles {
             subtitles.show(picture.time.saturating_sub(self.begun), fields.as_deref());
         }
-        let (time, captured, keyframe) = (picture.time, picture.captured, picture.keyframe);
-        let row = Row { time, captured, keyframe, missing, beside: String::new() };
-        self.open_rows.push(NewRow { number: self.pictures, row, fields });
+        let (time, captured, keyframe) = (picture.time, in_file.captured, picture.keyframe);
+        let row = Row { time, captured, keyframe, missing, line: self.pictures as u32 };
+        self.open_rows.push(NewRow { row, fields });
         (self.last, self.came) = (picture.time.max(self.last), Instant::now());
     }
 
@@ -699,9 +681,8 @@ impl Current {
         self.unwritten = None;
         let mut table = if self.columns.is_none() { head(columns) } else { String::new() };
         let columns = self.columns.get_or_insert_with(|| columns.clone());
-        for NewRow { number, mut row, fields } in self.rows.drain(..) {
-            row.beside = columns.row(fields.as_deref());
-            row.write(number, self.begun, &mut table);
+        for NewRow { row, fields } in self.rows.drain(..) {
+            row.write(row.line.into(), self.begun, &columns.row(fields.as_deref()), &mut table);
             if let Some(all) = &mut self.table {
                 self.written.extend(row.captured.map(|captured| Present { captured, time: row.time }));
                 all.push(row);
@@ -765,16 +746,28 @@ impl Current {
         video.sync()?;
         video.overwrite(ending.cover_at, &ending.cover)?;
         video.sync()?;
-        if let (Some(times), Some(table), true) = (&mut recording.times, table, is_mended) {
-            let mut rows = head(&columns.unwrap_or_default());
-            (1..).zip(&table).for_each(|(number, row)| row.write(number, begun, &mut rows));
-            times.cut(0)?;
-            times.append(rows.as_bytes())?;
-        }
-        for beside in [&mut recording.times, &mut recording.subtitles].into_iter().flatten() {
-            beside.sync()?;
+        let rows = table.filter(|_| is_mended);
+        if let Err(error) = finish_beside(&mut recording, rows.as_deref(), &columns.unwrap_or_default(), begun) {
+            // The video is worth as much without.
+            tracing::warn!("{}: cannot write the end of its table or its subtitles: {error}", recording.name);
         }
         Ok(length)
+    }
+}
+
+/// What lies beside a recording is on the disk; its table with these rows, where it is another than was written.
+fn finish_beside(
+    recording: &mut Recording,
+    rows: Option<&[Row]>,
+    columns: &Columns,
+    begun: Duration,
+) -> io::Result<()> {
+    for beside in [&mut recording.times, &mut recording.subtitles].into_iter().flatten() {
+        beside.sync()?;
+    }
+    match rows.filter(|_| recording.times.is_some()) {
+        Some(rows) => recording.rewrite_times(|before, new| table::rewrite(before, new, rows, columns, begun)),
+        None => Ok(()),
     }
 }
 
@@ -805,6 +798,11 @@ impl Rate {
     fn per_second(&self) -> Option<f64> {
         self.mean.filter(|mean| *mean > 0.0)
     }
+}
+
+/// As it stands in a file whose times are so much ahead.
+fn told(picture: &Picture, ahead: Duration) -> Picture {
+    Picture { captured: picture.captured.map(|captured| Captured(captured.0 + ahead)), ..picture.clone() }
 }
 
 /// By the system's clock.

@@ -68,6 +68,9 @@ impl Writer {
         for guess in known {
             self.recount(guess.missing, 0, guess.at.as_deref());
             self.shared.correct(-(guess.missing as i64));
+            if let Some(file) = self.open(guess.file) {
+                file.take_guess_back(&guess);
+            }
         }
     }
 
@@ -129,8 +132,7 @@ impl Writer {
         let picture = Picture { time, ..picture.clone() };
         let bytes = file.muxer.late(&picture);
         file.bytes.extend_from_slice(&bytes);
-        let beside = file.columns.as_ref().map(|columns| columns.row(None)).unwrap_or_default();
-        let row = Row { time, captured: Some(captured), keyframe: picture.keyframe, missing: 0, beside };
+        let row = Row { time, captured: Some(captured), keyframe: picture.keyframe, missing: 0, line: 0 };
         Some(Placed { file: number, captured, row })
     }
 
@@ -214,6 +216,15 @@ impl Current {
 
     fn last(&self) -> Option<Captured> {
         self.table.as_ref()?.iter().filter_map(|row| row.captured).max()
+    }
+
+    /// Nothing is missing before the picture of which that was guessed.
+    fn take_guess_back(&mut self, guess: &Guess) {
+        let is_it = |row: &&mut Row| guess.before.is_some() && row.captured == guess.before && row.missing > 0;
+        let Some(row) = self.table.iter_mut().flatten().rev().find(is_it) else { return };
+        self.missing = self.missing.saturating_sub(std::mem::take(&mut row.missing));
+        self.gaps = self.gaps.saturating_sub(1);
+        self.is_mended = true;
     }
 
     /// What is still missing, and before which picture, now that nothing comes any more.
