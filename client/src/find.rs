@@ -26,7 +26,7 @@ use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::Camera;
 use crate::receive::{Transport, Way};
 use crate::reconnect::Supply;
-use crate::streams::Wanted;
+use crate::streams::{Wanted, place_of};
 use crate::target::{RtpHost, SessionConfig, SessionError, Target};
 use crate::viewer::{Offer, Phase, Question, Server, Viewer};
 use crate::whep::{self, Http, WhepError};
@@ -74,6 +74,13 @@ impl Located {
         let (address, codec) = (way.address(), way.codec());
         let (stream, name) = (String::new(), String::new());
         Self { ways: vec![way], label, stats, codec, stream, name, address, found: None, is_chosen: false, whole: None }
+    }
+
+    /// By a WHEP endpoint, which may name a stream.
+    fn at_endpoint(url: &Url) -> Self {
+        let (way, stats) = (Way::WebRtc(url.clone()), url.join(STATS_PATH).ok());
+        let stream = stream_of(url).unwrap_or_default();
+        Self { stream, ..Self::named(way, whep::without_user(url).to_string(), stats) }
     }
 
     fn chosen(self) -> Self {
@@ -248,7 +255,7 @@ impl Located {
     /// The synchronisation source of its stream by RTP, as its statistics say; none: they do not, or are another's.
     pub fn ssrc(&self, stats: &Stats) -> Option<u32> {
         let is_its = self.found.as_ref().is_none_or(|found| found.announcement.id == stats.id);
-        let named = || stats.streams.iter().find(|stream| stream.name == self.stream);
+        let named = || stats.streams.get(place_of(&self.stream, &stats.streams)?);
         let stream = if self.stream.is_empty() { stats.streams.first() } else { named() };
         stream.filter(|_| is_its)?.rtp_ssrc
     }
@@ -402,10 +409,7 @@ impl Finder {
 async fn named(config: &SessionConfig, said: &mut Option<Source>) -> Option<Result<Located, SessionError>> {
     Some(match &config.target {
         Target::Auto { .. } => return None,
-        Target::Url(url) => {
-            let stats = url.join(STATS_PATH).ok();
-            Ok(Located::named(Way::WebRtc(url.clone()), whep::without_user(url).to_string(), stats))
-        }
+        Target::Url(url) => Ok(Located::at_endpoint(url)),
         Target::Camera(camera, stats) => {
             // No more of the URL: many cameras have a password in it.
             let way = Way::Rtsp(camera.clone());
@@ -579,7 +583,7 @@ fn ways_beside(whep: &Url, host: &str, stats: &Stats, from: Ipv4Addr) -> Vec<Way
     let named = stream_of(whep).filter(|name| Some(name) != default.as_ref());
     let place = match &named {
         None => Some(0),
-        Some(name) => stats.streams.iter().position(|stream| stream.name == *name),
+        Some(name) => place_of(name, &stats.streams),
     };
     let rtp = place.and_then(|place| rtp_destination(stats, from, place)).map(Way::Rtp);
     let path = named.map(|name| format!("/{name}"));
@@ -919,6 +923,23 @@ mod tests {
             ("http://10.0.0.2:8889/mystream/whep", ""),
         ] {
             assert_eq!(stream(url), named, "{url}");
+            assert_eq!(Located::at_endpoint(&Url::parse(url).unwrap()).public().stream, named, "{url}");
+        }
+    }
+
+    #[test]
+    fn by_rtp_the_source_is_that_of_the_stream_that_the_endpoint_names() {
+        let stream = |camera: &str, name: &str, ssrc| StreamStats {
+            camera: camera.to_owned(),
+            name: name.to_owned(),
+            rtp_ssrc: Some(ssrc),
+            ..StreamStats::default()
+        };
+        let streams = vec![stream("bow", "stream1", 1), stream("bow", "stream2", 2), stream("arm", "arm/stream1", 3)];
+        let stats = Stats { streams, ..Stats::default() };
+        for (path, ssrc) in [("", 1), ("/stream2", 2), ("/bow/stream2", 2), ("/arm/stream1", 3)] {
+            let url = Url::parse(&format!("http://10.0.0.2:8080/whep{path}")).unwrap();
+            assert_eq!(Located::at_endpoint(&url).ssrc(&stats), Some(ssrc), "{path}");
         }
     }
 

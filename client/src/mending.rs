@@ -39,14 +39,18 @@ const SILENT: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(600);
 /// Whoever waits for longer is told what for.
 const SHORT: Duration = Duration::from_millis(500);
-/// Until a vehicle that was silent is asked for another list: the others are not kept waiting by each of its recordings.
+/// Until a vehicle that was silent is asked again, and by one at a time: the others are not kept waiting by all that is
+/// missing of it.
 const AWAY: Duration = Duration::from_secs(5);
-/// For the disk to take the end of a recording, without which nothing can be compared.
+/// For the disk to take some of the end of a recording, without which nothing can be compared, while the program waits.
 const HANGS: Duration = Duration::from_secs(2);
 /// For the disk to take a picture.
 const DISK: Duration = Duration::from_secs(10);
 /// More pictures than were asked for, which an answer may have.
 const SURPLUS: usize = 64;
+/// Pictures are written that were captured before others that are written already, by no more: what is that new is compared
+/// later.
+const UNORDERED: Duration = Duration::from_secs(1);
 /// Lists for one comparison.
 const PAGES: usize = 8;
 
@@ -77,6 +81,38 @@ struct State {
     jobs: VecDeque<Job>,
     /// What is being fetched, and is not there yet: the beginnings, by recording.
     under_way: HashMap<u64, Vec<Captured>>,
+    /// Vehicles that did not answer, and when each was asked last.
+    silent: HashMap<Url, Instant>,
+}
+
+impl State {
+    /// The next that is to be fetched now.
+    fn next(&mut self, now: Instant) -> Option<Job> {
+        let Self { jobs, silent, .. } = self;
+        let mut may_ask = |job: &Job| job.reel.vehicle().is_none_or(|(vehicle, _)| may_ask(silent, &vehicle.stats, now));
+        let due = jobs.iter().enumerate().filter(|(_, job)| job.not_before <= now).find(|(_, job)| may_ask(job));
+        let due = due.map(|(at, _)| at)?;
+        jobs.remove(due)
+    }
+
+    /// What came of asking it.
+    fn heard(&mut self, vehicle: &Url, is_silent: bool) {
+        if is_silent {
+            self.silent.insert(vehicle.clone(), Instant::now());
+        } else {
+            self.silent.remove(vehicle);
+        }
+    }
+}
+
+/// Whether to ask this vehicle now, of those that were silent.
+fn may_ask(silent: &mut HashMap<Url, Instant>, vehicle: &Url, now: Instant) -> bool {
+    let Some(asked) = silent.get_mut(vehicle) else { return true };
+    let may_ask = now.saturating_duration_since(*asked) >= AWAY;
+    if may_ask {
+        *asked = now;
+    }
+    may_ask
 }
 
 struct Job {
@@ -136,8 +172,9 @@ struct Watched {
     number: u64,
     reel: Arc<Reel>,
     talk: Option<(Url, String, Talk)>,
-    /// When the vehicle last said that it gives nothing.
+    /// When the vehicle last said that it gives nothing, and how often, one after the other.
     refused: Option<Instant>,
+    refusals: u32,
     run: Option<u64>,
     compared: Option<Instant>,
     /// Up to there; and what the recorder was told.
@@ -145,8 +182,9 @@ struct Watched {
     settled: Option<Captured>,
     /// The end is compared, too.
     is_whole: bool,
-    /// It is not wanted any more; and all of it is in files.
+    /// It is not wanted any more, and when the disk took something of it since; and all of it is in files.
     left: Option<Instant>,
+    written: u64,
     ended: Option<Instant>,
     answered: Instant,
     told: HashSet<String>,
@@ -155,8 +193,6 @@ struct Watched {
 impl Shared {
     fn run(&self) {
         let (mut all, mut number) = (Vec::<Watched>::new(), 0);
-        // Those that did not answer, and when.
-        let mut away = HashMap::<Url, Instant>::new();
         loop {
             let state = lock(&self.state);
             let waited = self.changed.wait_timeout_while(state, TICK, |state| !state.is_over);
@@ -170,9 +206,8 @@ impl Shared {
                 number += 1;
                 all.push(Watched::new(number, reel));
             }
-            away.retain(|_, since| since.elapsed() < AWAY);
             all.retain_mut(|watched| {
-                watched.look(self, &mut away);
+                watched.look(self);
                 let is_settled = self.settle(watched);
                 if is_settled {
                     watched.reel.settle();
@@ -196,7 +231,9 @@ impl Shared {
         let is_late = watched.ended.is_some_and(|ended| {
             ended.elapsed() >= LONGEST || ended.elapsed() >= silent && watched.answered.elapsed() >= silent
         });
-        let hangs = watched.ended.is_none() && watched.left.is_some_and(|left| left.elapsed() >= HANGS);
+        // A slow disk has its time, unless somebody waits.
+        let hanging = if state.is_waited_for { HANGS } else { SILENT };
+        let hangs = watched.ended.is_none() && watched.left.is_some_and(|left| left.elapsed() >= hanging);
         let is_over = watched.ended.is_some() && (watched.is_whole && open.is_none() || is_late)
             || hangs
             || watched.reel.is_settled();
@@ -215,17 +252,12 @@ impl Shared {
 
     fn fetch(&self) {
         loop {
-            let next = |state: &mut State| {
-                let now = Instant::now();
-                let due = state.jobs.iter().position(|job| job.not_before <= now)?;
-                state.jobs.remove(due)
-            };
             let mut state = lock(&self.state);
             let job = loop {
                 if state.is_over {
                     return;
                 }
-                if let Some(job) = next(&mut state) {
+                if let Some(job) = state.next(Instant::now()) {
                     break job;
                 }
                 let waited = self.jobs.wait_timeout(state, TICK);
@@ -234,8 +266,12 @@ impl Shared {
             let (number, after) = (job.number, job.after);
             state.under_way.entry(number).or_default().push(after);
             drop(state);
-            let rest = job.fetch();
+            let vehicle = job.reel.vehicle().map(|(vehicle, _)| vehicle.stats);
+            let fetched = job.fetch();
             let mut state = lock(&self.state);
+            if let Some(vehicle) = vehicle {
+                state.heard(&vehicle, matches!(fetched, Fetched::Silent(_)));
+            }
             if let Some(under_way) = state.under_way.get_mut(&number) {
                 if let Some(at) = under_way.iter().position(|begun| *begun == after) {
                     under_way.swap_remove(at);
@@ -244,7 +280,9 @@ impl Shared {
                     state.under_way.remove(&number);
                 }
             }
-            state.jobs.extend(rest);
+            if let Fetched::Again(job) | Fetched::Silent(job) = fetched {
+                state.jobs.push_back(Job { not_before: Instant::now() + AGAIN, ..job });
+            }
         }
     }
 
@@ -264,22 +302,27 @@ impl Watched {
             reel,
             talk: None,
             refused: None,
+            refusals: 0,
             run: None,
             compared: None,
             until: None,
             settled: None,
             is_whole: false,
             left: None,
+            written: 0,
             ended: None,
             answered: Instant::now(),
             told: HashSet::new(),
         }
     }
 
-    fn look(&mut self, shared: &Shared, away: &mut HashMap<Url, Instant>) {
+    fn look(&mut self, shared: &Shared) {
         let end = self.reel.ended();
         if self.reel.has_ended() {
-            self.left.get_or_insert_with(Instant::now);
+            let written = self.reel.recorder.stats().total_bytes;
+            if self.left.is_none() || std::mem::replace(&mut self.written, written) != written {
+                self.left = Some(Instant::now());
+            }
         }
         if end.is_some() {
             self.ended.get_or_insert_with(Instant::now);
@@ -288,29 +331,34 @@ impl Watched {
         if self.is_whole || !is_due || self.ended.is_some() && self.compared.is_some_and(|at| at.elapsed() < TICK) {
             return;
         }
+        // Once more at the end.
+        if end.is_none() && self.refused.is_some_and(|refused| refused.elapsed() < REFUSED) {
+            return;
+        }
         self.compared = Some(Instant::now());
         let mut journal = self.reel.recorder.journal();
         journal.sort_by_key(|present| present.captured);
-        let Some(to) = journal.last().map(|last| last.captured) else {
+        let Some(to) = reach(&journal, end.is_some()) else {
             self.is_whole = end.is_some();
             return;
         };
         let tail = end.flatten().filter(|tail| *tail > to);
-        if journal.len() < 2 && tail.is_none() {
-            self.give_up(to, end.is_some());
+        if to == journal[0].captured && tail.is_none() {
+            if end.is_some() {
+                self.give_up(to, true);
+            }
             return;
         }
-        let is_refused = self.refused.is_some_and(|refused| refused.elapsed() < REFUSED);
-        let Some((vehicle, stream)) = self.reel.vehicle().filter(|_| !is_refused) else {
-            return self.give_up(to, end.is_some());
-        };
+        let Some((vehicle, stream)) = self.reel.vehicle() else { return self.give_up(to, end.is_some()) };
         let of = vehicle.stats.clone();
-        if away.contains_key(&of) {
+        if !may_ask(&mut lock(&shared.state).silent, &of, Instant::now()) {
             return;
         }
-        match self.compare(shared, &journal, tail, (vehicle, &stream), end.is_some()) {
+        let compared = self.compare(shared, &journal, tail.unwrap_or(to), (vehicle, &stream), end.is_some());
+        lock(&shared.state).heard(&of, matches!(compared, Err(WhepError::Unreachable { .. })));
+        match compared {
             Ok(is_taken) => {
-                self.answered = Instant::now();
+                (self.answered, self.refused, self.refusals) = (Instant::now(), None, 0);
                 if is_taken {
                     (self.until, self.is_whole) = (Some(to), end.is_some());
                 }
@@ -320,13 +368,15 @@ impl Watched {
                 self.give_up(to, true);
             }
             // It is asked again.
-            Err(WhepError::Unreachable { .. }) => drop(away.insert(of, Instant::now())),
-            Err(WhepError::Closed { .. }) => {}
+            Err(WhepError::Unreachable { .. } | WhepError::Closed { .. }) => {}
             Err(WhepError::Refused { status: 429 | 500..=599, .. }) => self.answered = Instant::now(),
             Err(error) => {
-                self.refused = Some(Instant::now());
+                (self.refused, self.refusals) = (Some(Instant::now()), self.refusals + 1);
                 self.tell(format!("what is missing cannot be fetched: {}", reason(&error)));
-                self.give_up(to, end.is_some());
+                // It may give it next time, as where it was starting. Files wait for that, so not for ever.
+                if self.refusals > 1 || end.is_some() {
+                    self.give_up(to, end.is_some());
+                }
             }
         }
     }
@@ -348,7 +398,7 @@ impl Watched {
         &mut self,
         shared: &Shared,
         journal: &[Present],
-        tail: Option<Captured>,
+        to: Captured,
         (vehicle, stream): (Api, &str),
         is_end: bool,
     ) -> Result<bool, WhepError> {
@@ -358,7 +408,6 @@ impl Watched {
         }
         let Some((.., talk)) = &self.talk else { return Ok(false) };
         let (first, last) = (journal[0].captured, journal[journal.len() - 1].captured);
-        let to = tail.unwrap_or(last);
         let listing = list(talk, first, to)?;
         let is_other = self.run.is_some_and(|run| run != listing.run);
         if !is_other || self.left.is_none() {
@@ -380,7 +429,7 @@ impl Watched {
         if !self.reel.recorder.give(Late::Compared(compared), DISK) {
             return Ok(false);
         }
-        self.reel.recorder.compared(last);
+        self.reel.recorder.compared(to.min(last));
         shared.add_jobs(jobs.into_iter().map(|run| Job {
             number: self.number,
             reel: Arc::clone(&self.reel),
@@ -435,6 +484,14 @@ fn list(talk: &Talk, from: Captured, to: Captured) -> Result<RingListing, WhepEr
     Ok(all)
 }
 
+/// Up to where a recording is compared: to a picture of it, which is no less than [`UNORDERED`] older than the newest until
+/// its end.
+fn reach(journal: &[Present], is_end: bool) -> Option<Captured> {
+    let newest = journal.last()?.captured;
+    let is_old = |captured: &Captured| is_end || captured.0 + UNORDERED <= newest.0;
+    journal.iter().rev().map(|present| present.captured).find(is_old)
+}
+
 /// What is missing, as far as the vehicle knows it.
 fn compared(journal: &[Present], listing: &RingListing, to: Captured, is_end: bool) -> Compared {
     let captured = |micros: u64| Captured(Duration::from_micros(micros));
@@ -458,22 +515,31 @@ fn compared(journal: &[Present], listing: &RingListing, to: Captured, is_end: bo
     Compared { from, to, is_end, runs }
 }
 
+/// What came of a job; some of it is still to be fetched.
+enum Fetched {
+    Over,
+    Again(Job),
+    /// The vehicle did not answer.
+    Silent(Job),
+}
+
 impl Job {
-    /// Gives what is still to be fetched.
-    fn fetch(mut self) -> Option<Self> {
-        self.not_before = Instant::now() + AGAIN;
-        let (vehicle, stream) = self.reel.vehicle()?;
-        let (from, to) = (*self.missing.first()?, *self.missing.last()?);
+    fn fetch(mut self) -> Fetched {
+        let Some(((vehicle, stream), from, to)) = self.reel.vehicle().and_then(|vehicle| {
+            let (from, to) = (self.missing.first()?, self.missing.last()?);
+            Some((vehicle, *from, *to))
+        }) else {
+            return Fetched::Over;
+        };
         let url = range(place(&vehicle, PICTURES, &stream), from, to);
         let answer = match whep::ring_pictures(&url, &vehicle.http) {
             Ok(answer) => answer,
-            // It is busy, or does not answer.
-            Err(WhepError::Unreachable { .. } | WhepError::Closed { .. }) => return Some(self),
-            Err(WhepError::Refused { status: 429 | 500..=599, .. }) => return Some(self),
-            Err(error) => {
-                tracing::warn!("recording of {}: {}: {}", self.reel.title(), self.lost(), reason(&error));
-                return None;
+            Err(WhepError::Unreachable { .. }) => return Fetched::Silent(self),
+            // It is busy.
+            Err(WhepError::Closed { .. } | WhepError::Refused { status: 429 | 500..=599, .. }) => {
+                return Fetched::Again(self);
             }
+            Err(error) => return self.give_up(&reason(&error)),
         };
         let pictures = self.missing.len();
         let Self { reel, run, missing, .. } = &mut self;
@@ -482,27 +548,23 @@ impl Job {
         match read(answer, expected, missing, |picture| reel.recorder.give(Late::Picture(picture), DISK)) {
             Ok(_) if self.missing.is_empty() => {
                 tracing::debug!("recording of {}: {pictures} missing pictures came", self.reel.title());
-                None
+                Fetched::Over
             }
-            Ok(is_taken) => {
-                let why = if is_taken { "the vehicle has left them out" } else { "the disk does not take them" };
-                tracing::warn!("recording of {}: {}: {why}", self.reel.title(), self.lost());
-                None
-            }
-            Err(error) if error.kind() == ErrorKind::InvalidData => {
-                tracing::warn!("recording of {}: {}: {error}", self.reel.title(), self.lost());
-                None
-            }
+            Ok(true) => self.give_up("the vehicle has left them out"),
+            Ok(false) => self.give_up("the disk did not take them in time"),
+            Err(error) if error.kind() == ErrorKind::InvalidData => self.give_up(&error.to_string()),
             Err(error) => {
                 tracing::debug!("recording of {}: fetching is broken off: {error}", self.reel.title());
-                Some(self).filter(|job| !job.missing.is_empty())
+                if self.missing.is_empty() { Fetched::Over } else { Fetched::Again(self) }
             }
         }
     }
 
-    fn lost(&self) -> String {
+    fn give_up(self, why: &str) -> Fetched {
         let at = self.missing.first().map(|first| recording::rfc3339(*first)).unwrap_or_default();
-        format!("{} pictures from {at} on stay missing", self.missing.len())
+        let (title, pictures) = (self.reel.title(), self.missing.len());
+        tracing::warn!("recording of {title}: {pictures} pictures from {at} on stay missing: {why}");
+        Fetched::Over
     }
 }
 
@@ -599,6 +661,61 @@ mod tests {
     }
 
     #[test]
+    fn what_was_captured_before_pictures_that_are_written_may_still_come_until_the_end() {
+        // The one of 150 ms comes with the next fragment.
+        let journal: Vec<_> = [0, 40, 140, 180].map(present).into();
+        assert_eq!(reach(&journal, true), Some(at(180)));
+        assert_eq!(reach(&journal, false), None);
+        let later: Vec<_> = [0, 40, 140, 150, 180, 1_160].map(present).into();
+        assert_eq!((reach(&later, false), reach(&[], true)), (Some(at(150)), None), "up to a picture that is there");
+    }
+
+    /// Of a vehicle at this port.
+    fn job(folder: &tempfile::TempDir, port: u16) -> Job {
+        let stats = Url::parse(&format!("http://127.0.0.1:{port}/api/stats")).expect("a URL");
+        let vehicle = Some((Api { stats, http: whep::Http::default() }, String::new()));
+        let reel = Arc::new(Reel::of(folder.path(), vehicle));
+        Job { number: 1, reel, run: 1, after: at(0), missing: vec![at(40)], not_before: Instant::now() }
+    }
+
+    #[test]
+    fn a_vehicle_that_is_silent_keeps_no_more_than_one_waiting_and_a_busy_one_is_asked_again_later() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let mut state = State::default();
+        state.jobs = [9, 9, 9, 10].map(|port| job(&folder, port)).into();
+        let silent = Url::parse("http://127.0.0.1:9/api/stats").expect("a URL");
+        let port = |job: Option<Job>| job.and_then(|job| job.reel.vehicle()?.0.stats.port());
+        state.heard(&silent, true);
+        let now = Instant::now();
+        assert_eq!([port(state.next(now)), port(state.next(now))], [Some(10), None]);
+        assert_eq!([port(state.next(now + AWAY)), port(state.next(now + AWAY))], [Some(9), None]);
+        state.heard(&silent, false);
+        assert_eq!(port(state.next(now)), Some(9), "it answers");
+        state.jobs[0].not_before = now + AGAIN;
+        assert_eq!([port(state.next(now)), port(state.next(now + AGAIN))], [None, Some(9)]);
+    }
+
+    #[test]
+    fn a_slow_disk_has_its_time_to_take_the_end_of_a_recording_unless_the_program_waits_for_it() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let shared = Shared::default();
+        let mut watched = Watched::new(1, job(&folder, 9).reel);
+        let began = Instant::now();
+        watched.left = began.checked_sub(HANGS);
+        assert!(!shared.settle(&mut watched));
+        watched.left = began.checked_sub(SILENT);
+        assert!(shared.settle(&mut watched), "it hangs");
+        watched.left = began.checked_sub(HANGS);
+        lock(&shared.state).is_waited_for = true;
+        assert!(shared.settle(&mut watched));
+        // It took something.
+        watched.written = 5;
+        watched.reel.end();
+        watched.look(&shared);
+        assert!(watched.left >= Some(began));
+    }
+
+    #[test]
     fn a_stream_is_asked_for_by_its_name() {
         let stats = Url::parse("http://10.0.0.2:8080/api/stats").expect("a URL");
         let vehicle = Api { stats, http: whep::Http::default(), id: String::new() };
@@ -607,6 +724,7 @@ mod tests {
         assert_eq!(url.as_str(), expected);
         assert_eq!(place(&vehicle, PICTURES, "").as_str(), "http://10.0.0.2:8080/api/ring/pictures");
     }
+
     #[test]
     fn a_picture_captured_before_the_one_that_it_follows_is_not_missing() {
         let journal: Vec<_> = [140, 150, 180, 190, 230].map(present).into();

@@ -176,6 +176,36 @@ impl Counts {
 }
 
 impl Reel {
+    fn new(recorder: Recorder, codec: Codec, title: String, vehicle: Option<(Api, String)>) -> Self {
+        Self {
+            recorder,
+            codec,
+            title,
+            has_ended: AtomicBool::new(false),
+            is_settled: AtomicBool::new(false),
+            counts: Mutex::default(),
+            vehicle: Mutex::new(vehicle),
+        }
+    }
+
+    /// Of nothing yet.
+    #[cfg(test)]
+    pub fn of(folder: &Path, vehicle: Option<(Api, String)>) -> Self {
+        let plan = Plan {
+            label: "video".to_owned(),
+            title: "video".to_owned(),
+            codec: Codec::H264,
+            split: Split::default(),
+            keep: None,
+            spare: 0,
+            columns: Columns::default(),
+            day: None,
+            mends: true,
+        };
+        let recorder = Recorder::start(Folder::new(folder), plan, |_| {}).expect("a thread");
+        Self::new(recorder, Codec::H264, "video".to_owned(), vehicle)
+    }
+
     pub fn has_ended(&self) -> bool {
         self.has_ended.load(Ordering::Relaxed)
     }
@@ -210,7 +240,7 @@ impl Reel {
     }
 
     /// Does not wait for that; its files end once nothing more comes late.
-    fn end(&self) {
+    pub fn end(&self) {
         if self.has_ended.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -289,20 +319,14 @@ impl Recording {
             spare: options.spare,
             // As they come.
             columns: Columns::default(),
+            day: None,
             mends: true,
         };
         match Recorder::start(Arc::clone(folder), plan, |_| {}) {
             Ok(recorder) => {
                 recorder.set_on(true);
-                let reel = Arc::new(Reel {
-                    recorder,
-                    codec,
-                    title: label.to_owned(),
-                    has_ended: AtomicBool::new(false),
-                    is_settled: AtomicBool::new(false),
-                    counts: Mutex::default(),
-                    vehicle: Mutex::new(vehicle.map(|vehicle| (vehicle, source.stream.clone()))),
-                });
+                let vehicle = vehicle.map(|vehicle| (vehicle, source.stream.clone()));
+                let reel = Arc::new(Reel::new(recorder, codec, label.to_owned(), vehicle));
                 if let Err(error) = self.mender.add(Arc::clone(&reel)) {
                     return reels.fail(format!("cannot start the threads for it: {error}"));
                 }
@@ -482,11 +506,14 @@ impl Tape {
     }
 
     /// What is watched, or that it is known better. Another one begins new files.
-    pub fn set_source(&self, source: Source) {
+    pub fn set_source(&self, mut source: Source) {
         let mut state = lock(&self.state);
         if source.is_other(&state.source) {
             state.end();
             (state.unnamed, state.vehicle) = (None, None);
+        } else if source.stream.is_empty() {
+            // As at each attempt to reach the vehicle again.
+            source.stream = std::mem::take(&mut state.source.stream);
         }
         if let Some(reel) = &state.reel
             && let Some((_, stream)) = &mut *lock(&reel.vehicle)
@@ -508,7 +535,9 @@ impl Tape {
 
     /// What comes from now on is of another one, although it is not known of which.
     pub fn cut(&self) {
-        lock(&self.state).end();
+        let mut state = lock(&self.state);
+        state.end();
+        state.source.stream.clear();
     }
 
     /// The stream is not watched any more.
@@ -680,6 +709,10 @@ fn by_system() -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, Write};
+
+    use rov_common::api::RingListing;
+    use rov_common::ring::Head;
     use tempfile::TempDir;
 
     use super::*;
@@ -860,6 +893,82 @@ mod tests {
         bench.run(5..10);
         let second = lock(&bench.tape.state).reel.clone().expect("it records");
         assert!(first.vehicle().is_some() && second.vehicle().is_none());
+    }
+
+    #[test]
+    fn a_vehicle_that_is_tried_again_is_asked_for_the_stream_that_was_watched() {
+        let mut bench = bench(true);
+        let stats = url::Url::parse("http://127.0.0.1:9/api/stats").expect("a URL");
+        let vehicle = Some(Api { stats, http: crate::whep::Http::default() });
+        bench.tape.set_vehicle(vehicle.clone());
+        bench.run(0..5);
+        let reel = lock(&bench.tape.state).reel.clone().expect("it records");
+        let asked = || reel.vehicle().map(|(_, stream)| stream);
+        // At each attempt, until its statistics name the stream.
+        bench.tape.set_source(source("Nemo", ""));
+        assert_eq!(asked().as_deref(), Some("bow/stream1"));
+        bench.tape.set_vehicle(vehicle);
+        assert_eq!(asked().as_deref(), Some("bow/stream1"));
+        // Of what is another one nothing is known.
+        bench.tape.cut();
+        bench.tape.set_source(source("Nemo", ""));
+        assert_eq!(lock(&bench.tape.state).source.stream, "");
+    }
+
+    /// A vehicle that refuses its first list, and then lists these pictures, of which it gives none. Tells each list.
+    fn vehicle(listed: &RingListing) -> (Api, std::sync::mpsc::Receiver<()>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let stats = format!("http://{}/api/stats", listener.local_addr().expect("bound"));
+        let body = serde_json::to_vec(listed).expect("JSON");
+        let none = Head { run: listed.run + 1, codec: Codec::H264, pictures: 0 }.encode();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut lists = 0;
+            for client in listener.incoming().flatten() {
+                let mut request = String::new();
+                let mut lines = std::io::BufReader::new(&client);
+                while lines.read_line(&mut request).is_ok_and(|length| length > 2) {}
+                let is_list = request.starts_with("GET /api/ring?");
+                lists += u32::from(is_list);
+                let (status, body) = match (is_list, lists) {
+                    (true, 1) => ("404 Not Found", &b"{}"[..]),
+                    (true, _) => ("200 OK", &body[..]),
+                    (false, _) => ("200 OK", &none[..]),
+                };
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                let _ = (&client).write_all(&[head.as_bytes(), body].concat());
+                if is_list {
+                    let _ = tell.send(());
+                }
+            }
+        });
+        (Api { stats: url::Url::parse(&stats).expect("a URL"), http: crate::whep::Http::default() }, told)
+    }
+
+    #[test]
+    fn what_a_vehicle_refused_once_is_compared_at_the_end_all_the_same() {
+        let mut bench = bench(true);
+        let micros = |number: u64| 1_700_000_000_000_000 + number * 1_000_000 / 30;
+        let listed = RingListing {
+            run: 1,
+            kept_from_us: Some(micros(0)),
+            until_us: micros(120),
+            pictures_us: (0..90).map(micros).collect(),
+        };
+        let (vehicle, told) = vehicle(&listed);
+        bench.tape.set_vehicle(Some(vehicle));
+        // Nobody here knows of the one that is missing.
+        bench.run(0..10);
+        for number in 11..90 {
+            bench.take(number, false, false);
+        }
+        told.recv_timeout(Duration::from_secs(30)).expect("it is asked");
+        let report = bench.end();
+        assert_eq!(counts(&report), (90, 89, 1), "{report:?}");
+        assert!(
+            lock(&bench.recording.reels).open.iter().all(|reel| reel.is_settled()),
+            "nothing is waited for in vain"
+        );
     }
 
     #[test]

@@ -72,6 +72,12 @@ impl Listed {
     }
 }
 
+/// Where the stream of this name is: as in addresses, or with its camera also where that is the first.
+pub fn place_of(name: &str, streams: &[StreamStats]) -> Option<usize> {
+    let with_camera = |stream: &StreamStats| name.strip_prefix(&stream.camera)?.strip_prefix('/').map(str::to_owned);
+    streams.iter().position(|stream| name == stream.name || with_camera(stream).as_ref() == Some(&stream.name))
+}
+
 /// A stream as the user named it, by `--camera` and `--stream`, one of them at least.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -92,11 +98,11 @@ impl Wanted {
     /// Names those that there are.
     pub fn place(&self, stats: &Stats) -> Result<usize, String> {
         let name = self.address_name();
-        let is_it = |stream: &StreamStats| match &name {
-            Some(name) => *name == stream.name || *name == format!("{}/{}", stream.camera, stream.name),
-            None => self.camera.as_deref() == Some(&stream.camera),
+        let place = match &name {
+            Some(name) => place_of(name, &stats.streams),
+            None => stats.streams.iter().position(|stream| self.camera.as_deref() == Some(&stream.camera)),
         };
-        stats.streams.iter().position(is_it).ok_or_else(|| {
+        place.ok_or_else(|| {
             let streams = stats.streams.iter().map(|stream| stream.name.as_str()).collect::<Vec<_>>().join(", ");
             // A server of the last release has one camera, without a name.
             let cameras = stats.cameras.iter().map(|camera| camera.name.as_str()).collect::<Vec<_>>().join(", ");

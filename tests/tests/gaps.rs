@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rov_client::stats::{RecordingReport, Report};
 use rov_common::api::RingListing;
@@ -41,13 +41,11 @@ fn a_ring_lists_its_pictures_and_gives_each_as_it_was_sent() {
     let (from, to) = (times[10], times[30]);
     assert_eq!(list(&server, from, to).pictures_us, times[10..=30], "both ends with it");
     assert_eq!(list(&server, from + 1, from + 1).pictures_us, [0; 0]);
-    let begun = Instant::now();
     let answer = jpeg::get(server.address, &format!("/api/ring/pictures?from={from}&to={to}"));
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/octet-stream"), "{answer:?}");
     let length = answer.header("content-length").to_owned();
     let body = answer.body();
     assert_eq!(body.len().to_string(), length);
-    assert!(begun.elapsed() < Duration::from_secs(5), "nobody watches: nothing is held back");
     let mut rest = &body[..];
     let head = Head::read(&mut rest).expect("a head");
     assert_eq!((head.run, head.pictures), (all.run, 21));
@@ -198,9 +196,7 @@ fn what_the_vehicle_does_not_keep_is_a_gap_with_its_time_and_the_reason_is_told_
         dive.down(Duration::from_millis(700));
         dive.client.wait_for("a gap", START, |report| recording(report).gaps >= gaps);
     }
-    let begun = Instant::now();
     let report = dive.end();
-    assert!(begun.elapsed() < Duration::from_secs(9), "nothing is waited for");
     assert_eq!(report.newest_gaps.len() as u64, report.gaps, "{report:?}");
     let listed: u64 = report.newest_gaps.iter().map(|gap| gap.pictures).sum();
     assert_eq!(report.pictures_expected - report.pictures_present, listed, "{report:?}");

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use url::Url;
 
 use crate::reconnect::Probe;
+use crate::streams::place_of;
 use crate::whep::{self, Http, WhepError};
 
 /// For the overlay and the marks, the server is asked for its figures so often.
@@ -122,8 +123,12 @@ fn judged(stats: Stats, viewer_id: Option<&str>, asked: &str) -> Answer {
     }
     let viewer = viewer.flatten();
     let watched = viewer.as_ref().map(|viewer| viewer.stream.as_str()).filter(|name| !name.is_empty()).unwrap_or(asked);
-    let has_several = stats.streams.len() > 1;
-    let place = stats.streams.iter().position(|stream| stream.name == watched).unwrap_or(0);
+    let has_name = stats.streams.len() > 1 || !asked.is_empty();
+    let place = place_of(watched, &stats.streams).or(watched.is_empty().then_some(0));
+    let Some(place) = place else {
+        // What it says of others is not of this one.
+        return Answer { name, ..Probe::NoStatistics.into() };
+    };
     let stream = stats.streams.into_iter().nth(place).unwrap_or_default();
     let encode = Duration::try_from_secs_f64(stream.encode_latency_ms / 1000.0).ok();
     let awaits_keyframe = viewer.is_some_and(|viewer| viewer.awaits_keyframe);
@@ -132,7 +137,7 @@ fn judged(stats: Stats, viewer_id: Option<&str>, asked: &str) -> Answer {
     } else {
         Probe::Serving { state: stream.state, reason: stream.reason }
     };
-    Answer { encode, name, stream: has_several.then_some(stream.name), ..probe.into() }
+    Answer { encode, name, stream: has_name.then_some(stream.name), ..probe.into() }
 }
 
 #[cfg(test)]
@@ -274,5 +279,25 @@ mod tests {
             assert_eq!((answer.probe, answer.stream.as_deref()), (stalled.clone(), Some("stream2")));
         }
         assert_eq!(judged(stats(&all[..1]), None, "").stream, None, "one needs no name");
+    }
+
+    #[test]
+    fn a_stream_that_was_asked_for_is_never_taken_for_another_one() {
+        let stream = |camera: &str, name: &str| StreamStats {
+            camera: camera.to_owned(),
+            name: name.to_owned(),
+            state: if camera == "bow" { StreamState::Running } else { StreamState::Stalled },
+            ..StreamStats::default()
+        };
+        let streams = vec![stream("bow", "stream1"), stream("bow", "stream2"), stream("arm", "arm/stream1")];
+        let judged = |asked| {
+            let answer = judged(Stats { streams: streams.clone(), ..Stats::default() }, None, asked);
+            (answer.stream, answer.probe)
+        };
+        let serving = |name: &str, state| (Some(name.to_owned()), Probe::Serving { state, reason: None });
+        assert_eq!(judged("arm/stream1"), serving("arm/stream1", StreamState::Stalled));
+        assert_eq!(judged("bow/stream2"), serving("stream2", StreamState::Running), "by its camera's name");
+        assert_eq!(judged(""), serving("stream1", StreamState::Running));
+        assert_eq!(judged("stern/stream1"), (None, Probe::NoStatistics), "it is not known there any more");
     }
 }
