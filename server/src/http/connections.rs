@@ -10,7 +10,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -77,9 +77,13 @@ pub(super) async fn serve(
             }
         };
         places.make_room().await;
-        let activity = Arc::new(Activity { started: places.started, last_ms: AtomicU64::new(0) });
+        let activity = Arc::new(Activity {
+            started: places.started,
+            last_ms: AtomicU64::new(0),
+            is_patient: AtomicBool::new(false),
+        });
         activity.note();
-        let io = Io { stream, activity: Arc::clone(&activity), limit: limits.write, stalled: None };
+        let io = Io { stream, activity: Arc::clone(&activity), limits, stalled: None };
         let task = tasks.spawn(connection(io, peer.ip(), app.clone(), tls.clone(), limits.header, shutdown.clone()));
         places.taken.push(Place { peer: peer.ip(), activity, task });
     }
@@ -111,14 +115,15 @@ async fn connection(
         tracing::debug!(%error, "TCP_NOTSENT_LOWAT");
     }
     let arrival = Arrival { peer, local: io.stream.local_addr().ok() };
-    let Some((tls, in_clear)) = tls else { return talk(io, arrival, app, header_limit, shutdown).await };
+    let of = (arrival, Patience(Arc::clone(&io.activity)));
+    let Some((tls, in_clear)) = tls else { return talk(io, of, app, header_limit, shutdown).await };
     match Tls::is_wanted(&io.stream, header_limit).await {
         Some(true) => {
             if let Some(io) = tls.accept(io, header_limit).await {
-                talk(io, arrival, app, header_limit, shutdown).await;
+                talk(io, of, app, header_limit, shutdown).await;
             }
         }
-        Some(false) => talk(io, arrival, in_clear, header_limit, shutdown).await,
+        Some(false) => talk(io, of, in_clear, header_limit, shutdown).await,
         None => {}
     }
 }
@@ -126,7 +131,7 @@ async fn connection(
 /// Its requests, by TLS or in clear.
 async fn talk(
     io: impl AsyncRead + AsyncWrite + Unpin,
-    arrival: Arrival,
+    (arrival, patience): (Arrival, Patience),
     app: Router,
     header_limit: Duration,
     shutdown: CancellationToken,
@@ -134,6 +139,9 @@ async fn talk(
     let app = TowerToHyperService::new(app);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(arrival));
+        // Of the answer before.
+        patience.set(false);
+        request.extensions_mut().insert(patience.clone());
         app.call(request)
     });
     let mut connection = std::pin::pin!(
@@ -209,6 +217,23 @@ struct Activity {
     started: Instant,
     /// Milliseconds since `started`.
     last_ms: AtomicU64,
+    /// The peer has longer to take some of the answer.
+    is_patient: AtomicBool,
+}
+
+/// How long the peer may take nothing of the answer to this request.
+#[derive(Clone)]
+pub(super) struct Patience(Arc<Activity>);
+
+impl Patience {
+    /// `Limits::held`.
+    pub(super) fn have(&self) {
+        self.set(true);
+    }
+
+    fn set(&self, is_patient: bool) {
+        self.0.is_patient.store(is_patient, Ordering::Relaxed);
+    }
 }
 
 impl Activity {
@@ -221,11 +246,11 @@ impl Activity {
     }
 }
 
-/// A TCP stream that notes its activity, and fails when the peer takes nothing for `limit`.
+/// A TCP stream that notes its activity, and fails when the peer takes nothing for too long.
 struct Io {
     stream: TcpStream,
     activity: Arc<Activity>,
-    limit: Duration,
+    limits: Limits,
     /// Runs out while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -237,7 +262,8 @@ impl Io {
             self.activity.note();
             return written;
         }
-        let limit = self.limit;
+        let is_patient = self.activity.is_patient.load(Ordering::Relaxed);
+        let limit = if is_patient { self.limits.held } else { self.limits.write };
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing of the answer")))
@@ -284,6 +310,8 @@ impl AsyncWrite for Io {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     fn peer(last: u8) -> IpAddr {
@@ -294,6 +322,30 @@ mod tests {
     fn the_address_with_most_connections_gives_the_one_that_was_silent_the_longest() {
         let connections = [(peer(1), 1), (peer(2), 9), (peer(2), 5), (peer(2), 7), (peer(1), 2)];
         assert_eq!(least_missed(&connections), Some(2));
+    }
+
+    /// To a peer that reads nothing, until that fails.
+    async fn send_to_a_deaf_peer(is_patient: bool) -> io::Error {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (deaf, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (_deaf, (stream, _)) = (deaf.expect("a connection"), accepted.expect("a connection"));
+        let activity =
+            Activity { started: Instant::now(), last_ms: AtomicU64::new(0), is_patient: AtomicBool::new(is_patient) };
+        let limits = Limits { write: Duration::ZERO, held: Duration::from_secs(3600), ..Limits::default() };
+        let mut io = Io { stream, activity: Arc::new(activity), limits, stalled: None };
+        loop {
+            if let Err(error) = io.write_all(&[0; 64 << 10]).await {
+                return error;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn pictures_that_an_answer_holds_wait_for_a_link_that_is_down_and_other_answers_do_not() {
+        assert_eq!(send_to_a_deaf_peer(false).await.kind(), io::ErrorKind::TimedOut);
+        let waited = tokio::time::timeout(Duration::from_millis(300), send_to_a_deaf_peer(true)).await;
+        assert!(waited.is_err(), "{waited:?}");
     }
 
     #[test]

@@ -53,7 +53,7 @@ use self::jpeg::{mjpeg, snapshot};
 use self::login::{authenticate, login, may_watch};
 use self::metrics::metrics;
 pub use self::recordings::Recorded;
-pub use self::ring::Places as RingPlaces;
+pub use self::ring::RingPlaces;
 use self::sdp::sdp;
 pub use self::tls::{CertificateFiles, Tls};
 use self::whep::{hang_up, modify, offer, whep, whep_options};

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::Json;
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Query, State};
@@ -23,11 +23,12 @@ use rov_common::ring::{Head, Kept, PICTURE_HEAD};
 use rov_common::sync::lock;
 use serde::Deserialize;
 
+use super::connections::Patience;
 use super::{Api, Arrival, Choice, Failure};
 use crate::output::ring::RingOutput;
 
-/// Answers with pictures at once, of which one address has half: each may hold as much as a ring, of pictures that others
-/// hold as well.
+/// Answers at once, of lists and of pictures each, of which one address has half. All with pictures together hold no more
+/// than all rings may: each may hold what the ring has left out since.
 const PLACES: usize = 8;
 /// For one to be fetched, after which it holds no memory any more.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -61,18 +62,25 @@ impl Range {
 pub struct Places {
     most: usize,
     each: usize,
-    /// The addresses that are given something now, once for each answer.
-    taken: Arc<Mutex<Vec<IpAddr>>>,
+    /// The addresses that are given something now, once for each answer, and how many bytes that holds.
+    taken: Arc<Mutex<Vec<(IpAddr, u64)>>>,
 }
 
-impl Default for Places {
-    /// For pictures.
+/// Of the answers out of rings.
+#[derive(Clone)]
+pub struct RingPlaces {
+    lists: Places,
+    pictures: Places,
+}
+
+impl Default for RingPlaces {
     fn default() -> Self {
-        Self::new(PLACES, PLACES / 2)
+        let places = || Places::new(PLACES, PLACES / 2);
+        Self { lists: places(), pictures: places() }
     }
 }
 
-pub(super) struct Place(Places, IpAddr);
+pub(super) struct Place(Places, (IpAddr, u64));
 
 impl Places {
     pub(super) fn new(most: usize, each: usize) -> Self {
@@ -80,20 +88,26 @@ impl Places {
     }
 
     pub(super) fn take(&self, address: IpAddr) -> Option<Place> {
+        self.take_for(address, 0, u64::MAX)
+    }
+
+    /// `most`: bytes of all together, but for one that is alone.
+    fn take_for(&self, address: IpAddr, bytes: u64, most: u64) -> Option<Place> {
         let mut all = lock(&self.taken);
-        let its = all.iter().filter(|other| **other == address).count();
-        if all.len() >= self.most || its >= self.each {
+        let its = all.iter().filter(|(other, _)| *other == address).count();
+        let held: u64 = all.iter().map(|(_, bytes)| bytes).sum();
+        if all.len() >= self.most || its >= self.each || held > 0 && held + bytes > most {
             return None;
         }
-        all.push(address);
-        Some(Place(self.clone(), address))
+        all.push((address, bytes));
+        Some(Place(self.clone(), (address, bytes)))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut all = lock(&self.0.taken);
-        if let Some(at) = all.iter().position(|address| *address == self.1) {
+        if let Some(at) = all.iter().position(|taken| *taken == self.1) {
             all.swap_remove(at);
         }
     }
@@ -114,10 +128,12 @@ fn asked(api: &Api, (choice, range): Asked) -> Result<(usize, &RingOutput, (Capt
 /// `GET /api/ring`.
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
+    ConnectInfo(arrival): ConnectInfo<Arrival>,
     choice: Result<Query<Choice>, QueryRejection>,
     range: Result<Query<Range>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let (at, ring, (from, to)) = asked(&api, (choice, range))?;
+    let Some(place) = api.ring_places.lists.take(arrival.peer) else { return Ok(busy()) };
     let (kept_from, times) = ring.times(from, to, LISTED + 1);
     let is_whole = times.len() <= LISTED;
     let times = &times[..times.len().min(LISTED)];
@@ -127,43 +143,50 @@ pub(super) async fn list(
         until_us: times.last().filter(|_| !is_whole).unwrap_or(&to).micros(),
         pictures_us: times.iter().map(|captured| captured.micros()).collect(),
     };
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(listing)).into_response())
+    let listing = serde_json::to_vec(&listing)
+        .map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the list: {error}")))?;
+    Ok(answer("application/json", listing.into(), Vec::new(), place))
 }
 
 /// `GET /api/ring/pictures`.
 pub(super) async fn pictures(
     State(api): State<Arc<Api>>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
+    Extension(patience): Extension<Patience>,
     choice: Result<Query<Choice>, QueryRejection>,
     range: Result<Query<Range>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let (at, ring, (from, to)) = asked(&api, (choice, range))?;
-    let Some(place) = api.ring_places.take(arrival.peer) else { return Ok(busy()) };
     let pictures = ring.between(from, to);
+    let bytes = pictures.iter().map(|picture| picture.unit.len() as u64).sum();
+    let most = ring.limit().bytes.saturating_mul(api.streams.len() as u64);
+    let Some(place) = api.ring_places.pictures.take_for(arrival.peer, bytes, most) else { return Ok(busy()) };
+    // What is held for an answer outlasts an outage of the link in the middle of it.
+    patience.have();
     let stream = &api.streams[at];
     let head = Head { run: stream.clock().run(), codec: stream.codec(), pictures: pictures.len() as u32 };
-    let head = head.encode();
+    Ok(answer("application/octet-stream", Bytes::copy_from_slice(&head.encode()), pictures, place))
+}
+
+/// `head`, and then the pictures; the place is taken until it is through.
+fn answer(kind: &'static str, head: Bytes, pictures: Vec<Picture>, place: Place) -> Response {
     let length = head.len() + pictures.iter().map(|picture| PICTURE_HEAD + picture.unit.len()).sum::<usize>();
     let described = [
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_TYPE, kind.to_owned()),
         (header::CONTENT_LENGTH, length.to_string()),
         (header::CACHE_CONTROL, "no-store".to_owned()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
     ];
-    let rest = Rest {
-        head: Bytes::copy_from_slice(&head),
-        unit: Bytes::new(),
-        pictures: pictures.into_iter(),
-        until: Instant::now() + LIMIT,
-        _place: place,
-    };
-    Ok((described, Body::from_stream(stream::unfold(Some(rest), next_piece))).into_response())
+    let rest =
+        Rest { head, unit: Bytes::new(), pictures: pictures.into_iter(), until: Instant::now() + LIMIT, _place: place };
+    (described, Body::from_stream(stream::unfold(Some(rest), next_piece))).into_response()
 }
 
 fn busy() -> Response {
     let again = [(header::RETRY_AFTER, HeaderValue::from_static("5"))];
     let reason = format!(
-        "{PLACES} answers are given at once at most, half of them to one address: try again when one of them is through"
+        "{PLACES} answers are given at once at most, half of them to one address, with no more bytes than are kept: try \
+         again when one of them is through"
     );
     (again, Failure(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response()
 }
@@ -208,14 +231,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_address_leaves_half_of_the_places_to_others() {
-        let (places, ip) = (Places::default(), |host| IpAddr::from([10, 0, 0, host]));
-        let mut held: Vec<_> = (0..PLACES).filter_map(|_| places.take(ip(1))).collect();
+    fn one_address_leaves_half_of_the_places_to_others_and_all_hold_no_more_than_the_rings() {
+        let (places, ip) = (Places::new(PLACES, PLACES / 2), |host| IpAddr::from([10, 0, 0, host]));
+        let take = |host| places.take_for(ip(host), 10, 100);
+        let mut held: Vec<_> = (0..PLACES).filter_map(|_| take(1)).collect();
         assert_eq!(held.len(), PLACES / 2);
-        held.extend((2..20).filter_map(|host| places.take(ip(host))));
+        held.extend((2..20).filter_map(take));
         assert_eq!(held.len(), PLACES);
         held.remove(0);
-        assert!(places.take(ip(1)).is_some(), "one that is through leaves its place");
+        let mut large = places.take_for(ip(1), 30, 100);
+        assert!(large.is_some(), "one that is through leaves its place");
+        held.remove(0);
+        assert!(places.take_for(ip(1), 11, 100).is_none() && take(1).is_some(), "by the bytes of all");
+        held.clear();
+        large.take();
+        assert!(places.take_for(ip(1), 101, 100).is_some(), "one always has room");
     }
 
     #[test]

@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use rov_common::api::RingStats;
 use rov_common::capture_clock::Captured;
 use rov_common::mp4::Picture;
+use rov_common::priority;
 use rov_common::sync::lock;
 
 use crate::stream::{OutputQueue, Stream};
@@ -28,6 +29,7 @@ const KEYFRAMES_APART: Duration = Duration::from_secs(10);
 
 pub struct RingOutput {
     stream: Arc<Stream>,
+    limit: RingLimit,
     ring: Arc<Mutex<Ring>>,
     queue: Arc<OutputQueue>,
 }
@@ -49,6 +51,7 @@ impl RingOutput {
     pub fn start(stream: &Arc<Stream>, limit: RingLimit) -> Self {
         let ring = Arc::new(Mutex::new(Ring::new(limit)));
         let (kept, demand) = (Arc::clone(&ring), Arc::clone(stream.demand()));
+        let gone = forget();
         let queue = stream.add_output(move |queue| {
             // The lock first: so pictures are in the order of the queue.
             let mut ring = lock(&kept);
@@ -61,17 +64,27 @@ impl RingOutput {
                     keyframe: frame.keyframe,
                 });
             }
+            let surplus = std::mem::take(&mut ring.surplus);
             drop(ring);
+            if !surplus.is_empty()
+                && let Some(gone) = &gone
+            {
+                let _ = gone.send(surplus);
+            }
             if asks {
                 demand.request_keyframe();
             }
         });
-        Self { stream: Arc::clone(stream), ring, queue }
+        Self { stream: Arc::clone(stream), limit, ring, queue }
     }
 
     /// The longest that it keeps for certain, where the bytes allow it.
     pub fn longest(&self) -> Duration {
-        lock(&self.ring).limit.time
+        self.limit.time
+    }
+
+    pub fn limit(&self) -> RingLimit {
+        self.limit
     }
 
     /// The newest pictures for so long, from the keyframe before that; none before the first keyframe.
@@ -104,12 +117,26 @@ impl Drop for RingOutput {
     }
 }
 
+/// A thread that frees what leaves a ring: the thread of the pictures does not wait for it, nor whoever reads the ring.
+/// None: there is no thread for it.
+fn forget() -> Option<mpsc::Sender<Vec<Group>>> {
+    let (gone, groups) = mpsc::channel::<Vec<Group>>();
+    let thread = std::thread::Builder::new().name("ring".to_owned());
+    let started = thread.spawn(move || {
+        priority::lower();
+        groups.into_iter().for_each(drop);
+    });
+    started.is_ok().then_some(gone)
+}
+
 /// Whole groups, each from a keyframe to the next; the oldest is left out once its last picture is too old, or the bytes
 /// are too many.
 struct Ring {
     limit: RingLimit,
     groups: VecDeque<Group>,
     bytes: u64,
+    /// What was left out, and is to be freed without the lock.
+    surplus: Vec<Group>,
     /// When a keyframe was asked for that has not come.
     asked: Option<Duration>,
     /// When the last one came.
@@ -134,7 +161,7 @@ impl Group {
 
 impl Ring {
     fn new(limit: RingLimit) -> Self {
-        Self { limit, groups: VecDeque::new(), bytes: 0, asked: None, keyframe: None }
+        Self { limit, groups: VecDeque::new(), bytes: 0, surplus: Vec::new(), asked: None, keyframe: None }
     }
 
     /// Returns whether a keyframe is to be asked for: without any the oldest pictures could never be left out. That is as
@@ -158,6 +185,7 @@ impl Ring {
             // The only one, too, where that is too large: what follows could not be shown without it.
             let Some(oldest) = self.groups.pop_front() else { break };
             self.bytes -= oldest.bytes;
+            self.surplus.push(oldest);
         }
         let is_due = self.groups.back().is_none_or(|open| {
             time.saturating_sub(open.begun()) >= self.limit.time || open.bytes > self.limit.bytes / 2
@@ -290,6 +318,15 @@ mod tests {
         // One that is larger than all.
         ring.push(picture(301, true, 1_000_001));
         assert_eq!(ring.bytes, 0);
+    }
+
+    #[test]
+    fn what_is_left_out_is_handed_on_to_be_freed_elsewhere() {
+        let mut ring = Ring::new(LIMIT);
+        (0..1_800).for_each(|number| _ = ring.push(picture(number, number % 250 == 0, 100)));
+        let gone: usize = ring.surplus.iter().map(|group| group.pictures.len()).sum();
+        assert!(gone > 0);
+        assert_eq!(gone + newest(&ring, 99).len(), 1_800);
     }
 
     #[test]
