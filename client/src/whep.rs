@@ -6,9 +6,9 @@ mod pins;
 use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rov_common::api::{ErrorBody, SERVER_ID_HEADER, Stats, public_id};
+use rov_common::api::{CLIENT_TIME, ErrorBody, SERVER_ID_HEADER, Stats, public_id};
 use rov_common::capture_clock::Captured;
 use rov_common::sync::lock;
 use serde::de::DeserializeOwned;
@@ -226,6 +226,12 @@ fn by<B>(request: ureq::RequestBuilder<B>, login: Option<&str>) -> ureq::Request
     }
 }
 
+/// For a vehicle whose clock is not set: microseconds since 1970.
+fn time_of_day() -> String {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_1970.as_micros().to_string()
+}
+
 /// A session that the server has accepted.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -299,14 +305,14 @@ impl Talk {
         Self { url, http, agent }
     }
 
-    /// Asks once; `around` is called around each request that it takes.
+    /// Asks once, and tells the time of day; `around` is called around each request that it takes.
     pub fn ask<T: DeserializeOwned>(
         &self,
         around: impl Fn(&mut dyn FnMut() -> Reply) -> Reply,
     ) -> Result<T, WhepError> {
         let (url, reply) =
             self.http.ask((&self.url, &self.url), Connection::Kept(&self.agent), |agent, url, login| {
-                around(&mut || by(agent.get(url), login).call())
+                around(&mut || by(agent.get(url), login).header(CLIENT_TIME, time_of_day()).call())
             })?;
         json(url, reply)
     }
@@ -417,6 +423,7 @@ fn no_answer(url: &Url, error: &ureq::Error) -> WhepError {
 fn offer_blocking(endpoint: &Url, sdp: &str, http: &Http) -> Result<Answer, WhepError> {
     let (url, mut reply) = http.ask((endpoint, endpoint), Connection::New(BEGIN_TIMEOUT), |agent, url, login| {
         let request = by(agent.post(url), login).header("Content-Type", "application/sdp");
+        let request = request.header(CLIENT_TIME, time_of_day());
         request.header("Accept", "application/sdp").send(sdp)
     })?;
     let resource = location(&url, &reply);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rov_common::api::{StreamState, View, WHEP_PATH};
-use rov_common::capture_clock::CaptureClock;
+use rov_common::capture_clock::{CaptureClock, TimeOfDay};
 use rov_common::discovery::{Announcement, StreamInfo};
 use rov_common::media_socket::MediaSocket;
 use rov_common::net;
@@ -82,6 +82,8 @@ pub struct Server {
     /// Of each stream; empty where nothing can be recorded.
     recordings: Vec<Arc<RecordingOutput>>,
     recorded: Option<Arc<Folder>>,
+    /// For what people read.
+    day: TimeOfDay,
     overlays: Arc<Overlays>,
     board: Arc<Board>,
     receivers: Receivers,
@@ -130,6 +132,7 @@ impl Server {
         let all =
             config.streams().map(|(camera, stream)| (camera.name.as_str(), stream.name.as_str(), stream.encode.codec));
         let (streams, requests) = Streams::new(all, clock);
+        let day = TimeOfDay::of(&clock);
         let rtp = match &config.rtp {
             Some(rtp) => start_rtp(&streams, rtp, &config)?,
             None => Vec::new(),
@@ -170,7 +173,7 @@ impl Server {
         let recordings = match (&config.record, &recorded) {
             (Some(record), Some(folder)) => {
                 let board = config.telemetry.is_on().then(|| Arc::clone(&board));
-                start_recordings(&streams, folder, record, board.as_ref())?
+                start_recordings(&streams, folder, record, (board.as_ref(), &day))?
             }
             _ => Vec::new(),
         };
@@ -208,6 +211,7 @@ impl Server {
             jpeg,
             recordings,
             recorded,
+            day,
             overlays,
             board,
             receivers,
@@ -278,6 +282,7 @@ impl Server {
             jpeg,
             recordings,
             recorded,
+            day,
             overlays,
             board,
             receivers,
@@ -382,6 +387,7 @@ impl Server {
             key_is_of_this_run: !identity.is_kept(),
             name: config.name.clone(),
             started: Instant::now(),
+            day,
             streams: streams.clone(),
             webrtc: webrtc.clone(),
             rtp: rtp.clone(),
@@ -668,9 +674,9 @@ fn start_recordings(
     streams: &Streams,
     folder: &Arc<Folder>,
     record: &RecordConfig,
-    board: Option<&Arc<Board>>,
+    (board, day): (Option<&Arc<Board>>, &TimeOfDay),
 ) -> Result<Vec<Arc<RecordingOutput>>> {
-    let start = |stream| RecordingOutput::start(stream, folder, record, board.cloned()).map(Arc::new);
+    let start = |stream| RecordingOutput::start(stream, folder, record, (board.cloned(), day.clone())).map(Arc::new);
     streams.iter().map(start).collect()
 }
 

@@ -14,6 +14,11 @@ async function request(path, options = {}) {
   return ask(path, { signal: AbortSignal.timeout(REPLY_MS), ...options })
 }
 
+/** For a vehicle whose clock is not set: microseconds since 1970. */
+function timeOfDay() {
+  return { "X-Client-Time": String(Date.now() * 1000) }
+}
+
 export async function refusal(reply) {
   const body = await reply.json().catch(() => ({}))
   const refused = new Refused(body.error ?? `the server answers ${reply.status} ${reply.statusText}`)
@@ -113,7 +118,8 @@ export class Session {
     await pc.setLocalDescription()
     // Without candidates: they follow by PATCH, so that nothing waits for them.
     const offer = pc.localDescription.sdp
-    const reply = await request(path, { method: "POST", headers: { "Content-Type": "application/sdp" }, body: offer })
+    const headers = { "Content-Type": "application/sdp", ...timeOfDay() }
+    const reply = await request(path, { method: "POST", headers, body: offer })
     if (reply.status !== 201) throw await refusal(reply)
     this.#url = new URL(reply.headers.get("Location"), reply.url).href
     this.id = this.#url.split("/").pop().split("-")[0]

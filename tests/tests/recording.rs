@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rand::RngExt;
 use rov_client::stats::{RecordingReport, Report};
-use rov_common::api::{RecordingState, RecordingStats, Recordings};
+use rov_common::api::{ClockSource, RecordingState, RecordingStats, Recordings};
+use rov_common::capture_clock::CaptureClock;
+use rov_tests::in_process::Serving;
 use rov_tests::media::marks;
 use rov_tests::process::program;
 use rov_tests::programs::{Client, Server};
@@ -397,6 +399,72 @@ fn what_becomes_of_a_recording_is_told_and_counted() {
     std::thread::sleep(Duration::from_secs(6));
     let stream = &server.stats().streams[0];
     assert!(!stream.resting && stream.client_count == 0, "{stream:?}");
+}
+
+/// As on a board without a battery.
+fn unset_clock() -> CaptureClock {
+    CaptureClock::new(Instant::now(), UNIX_EPOCH + Duration::from_secs(60))
+}
+
+/// What a file says of whose clock its times are.
+fn clock_of(file: &Path) -> String {
+    let mut command = Command::new(program("ffprobe", "ffmpeg"));
+    command.args(["-v", "error", "-show_entries", "format_tags=clock", "-of", "default=nw=1:nk=1"]).arg(file);
+    let output = command.output().expect("ffprobe starts");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[test]
+fn a_vehicle_whose_clock_is_not_set_takes_the_time_of_the_first_client_who_may_watch_for_names_alone() {
+    let (folder, runtime) = (TempDir::new().expect("a folder"), Runtime::new().expect("a runtime"));
+    let record =
+        ["--source", "test", "--record", folder.path().to_str().expect("a plain path"), "--record-free", "1MB"];
+    let users = ["--user", "pilot", "--password", "secret word", "--role", "viewer", "--view", "requires-login"];
+    let args = [&PICTURE[..], &record, &users, &["--keyframe-interval", "1"]].concat();
+    let server = Serving::start_by(&runtime, &args, unset_clock(), |_| ());
+    let login = http::basic("pilot", "secret word");
+    let stats = || http::stats_as(server.address, Some(&login));
+    let file = || stats().streams[0].recording.clone().and_then(|recording| recording.file);
+    let first = until("it records", START, file);
+    let ask = |login: Option<&str>, micros: &str| {
+        let login = login.map(|login| ("Authorization", login));
+        let headers: Vec<_> = login.into_iter().chain([("X-Client-Time", micros)]).collect();
+        let reply = http::request_with("GET", &server.url("/api/clock"), &headers, b"");
+        (reply.status, stats().clock)
+    };
+    // 2030, 1970, and nothing at all.
+    let (told, unset) = ("1893456000000000", "60000000");
+    assert_eq!(ask(None, told), (401, ClockSource::Unset), "whoever may not watch");
+    assert_eq!(ask(Some(&login), unset), (200, ClockSource::Unset));
+    assert_eq!(ask(Some(&login), "now"), (200, ClockSource::Unset));
+    assert_eq!(ask(Some(&login), told), (200, ClockSource::Client));
+    assert_eq!(ask(Some(&login), "1993456000000000"), (200, ClockSource::Client));
+    let second = until("the next file begins", START, || file().filter(|name| *name != first));
+    assert!(first.starts_with("1970-01-01_00-0") && second.starts_with("2030-01-01_00-0"), "{first} {second}");
+    let reading = http::get_as(&server.url("/api/clock"), Some(&login)).json();
+    assert!(reading["sent_us"].as_u64().is_some_and(|us| us < 3_600_000_000), "ages are told by times of capture");
+    let recording = || stats().streams[0].recording.clone().unwrap_or_default();
+    until_true("pictures are in it", START, || recording().bytes > 0);
+    assert_eq!(recording().missing, 0, "between the two no picture is missing");
+    server.stop(&runtime);
+    let clocks: Vec<_> = files(folder.path(), "mp4").iter().map(|file| clock_of(file)).collect();
+    assert_eq!(clocks, ["unset", "client"]);
+    let tables = files(folder.path(), "csv");
+    let rows: Vec<_> = tables.iter().map(|path| std::fs::read_to_string(path).expect("a table")).collect();
+    assert!(rows[0].contains(",1970-01-01T00:0") && !rows[0].contains("2030"), "{}", rows[0]);
+    assert!(rows[1].contains(",2030-01-01T00:0") && !rows[1].contains("1970"), "{}", rows[1]);
+}
+
+#[test]
+fn the_client_tells_a_vehicle_whose_clock_is_not_set_the_time() {
+    let runtime = Runtime::new().expect("a runtime");
+    let server = Serving::start_by(&runtime, &[&["--source", "test"], &PICTURE[..]].concat(), unset_clock(), |_| ());
+    let _client = Client::start(&["--url", &server.url("/whep")]);
+    until_true("it has told it", START, || http::stats(server.address).clock == ClockSource::Client);
+    server.stop(&runtime);
+    let server = Serving::start(&runtime, &[&["--source", "test"], &PICTURE[..]].concat(), |_| ());
+    assert_eq!(http::stats(server.address).clock, ClockSource::System);
+    server.stop(&runtime);
 }
 
 #[test]

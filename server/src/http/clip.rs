@@ -15,6 +15,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use rov_common::api::{CLIP_PATH, SERVER_ID_HEADER};
+use rov_common::capture_clock::Captured;
 use rov_common::codec::Codec;
 use rov_common::exif;
 use rov_common::mp4::{Clip, Picture};
@@ -119,6 +120,9 @@ pub(super) async fn clip(
         let reason = format!("nothing of {} is kept yet: that begins with the next keyframe", stream.name());
         return Err(Failure(StatusCode::CONFLICT, reason));
     }
+    let newest = pictures.last().and_then(|picture| picture.captured);
+    let ahead = api.day.now().1;
+    let pictures = ahead_by(ahead, pictures);
     let title = stream.status().picture_doubt().as_ref().map(exif::remark_on_doubt);
     let (handle, place) = (Handle::current(), Arc::new(place));
     // It reads all pictures once; its place is taken until then, also where nobody waits for it any more.
@@ -134,7 +138,6 @@ pub(super) async fn clip(
         let reason = format!("no file can be made of what is kept of {}: {error}", stream.name());
         Failure(StatusCode::CONFLICT, reason)
     })?;
-    let newest = pictures.last().and_then(|picture| picture.captured);
     let age = newest.map(|newest| stream.clock().at(Instant::now()).0.saturating_sub(newest.0));
     let captured = captured.unwrap_or_default();
     let label = stream.names().last().unwrap_or_default().replace('/', "_");
@@ -145,7 +148,8 @@ pub(super) async fn clip(
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", Name::new(captured, &label).of_clip())),
         (header::CACHE_CONTROL, "no-store".to_owned()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-        (HeaderName::from_static("x-timestamp"), format!("{:.6}", captured.0.as_secs_f64())),
+        // A time of capture, as clients compare it.
+        (HeaderName::from_static("x-timestamp"), format!("{:.6}", captured.0.saturating_sub(ahead).as_secs_f64())),
         (HeaderName::from_static("x-content-duration"), format!("{seconds:.3}")),
         (HeaderName::from_static(SERVER_ID_HEADER), api.id.clone()),
     ];
@@ -159,6 +163,12 @@ pub(super) async fn clip(
 async fn rest(place: Arc<Place>, took: Duration) {
     tokio::time::sleep(took * (REST - 1)).await;
     drop(place);
+}
+
+/// By the time of day, which is so much ahead of times of capture.
+fn ahead_by(ahead: Duration, pictures: Vec<Picture>) -> Vec<Picture> {
+    let told = |captured: Captured| Captured(captured.0 + ahead);
+    pictures.into_iter().map(|picture| Picture { captured: picture.captured.map(told), ..picture }).collect()
 }
 
 /// For a clip of so many bytes at this pace.

@@ -1,20 +1,25 @@
 //! `GET /api/clock`: the clock of the times of capture, with the times at which the question came and the answer left,
-//! so that clients learn from the round trip what their own clock is ahead by (`common`'s `clock_sync`).
+//! so that clients learn from the round trip what their own clock is ahead by (`common`'s `clock_sync`). And the time of day
+//! that a client tells, where the system's clock was not set at the start.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::header;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use rov_common::api::ClockReading;
+use rov_common::api::{CLIENT_TIME, ClockReading};
+use rov_common::capture_clock::Captured;
+use rov_common::recording::rfc3339;
 use serde::Deserialize;
 
 use super::Api;
 use super::failure::{Failure, Received};
 use crate::stream::Stream;
+use crate::users::Caller;
 
 /// `?viewers=ID,ID`, as in the statistics.
 #[derive(Deserialize)]
@@ -40,4 +45,26 @@ pub(super) async fn clock(
     let reading = ClockReading { received_us, sent_us, run: clock.run(), pictures, doubts, first };
     // It is never that of another moment.
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(reading)).into_response())
+}
+
+/// Takes the time of day of the first client that tells it, of those who may watch, where it is wanted.
+pub(super) async fn hear_time(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Extension(received): Extension<Received>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let captured = api.streams[0].clock().at(received.0);
+    if let Some(time) = client_time(request.headers()).filter(|time| api.day.tell(*time, captured)) {
+        let told = format!("the time of day of recordings: {}, as the system's clock is not set", rfc3339(time));
+        api.users.changed(&caller, &told);
+    }
+    next.run(request).await
+}
+
+/// Microseconds since 1970.
+fn client_time(headers: &HeaderMap) -> Option<Captured> {
+    let micros = headers.get(CLIENT_TIME)?.to_str().ok()?.parse().ok()?;
+    Some(Captured(Duration::from_micros(micros)))
 }

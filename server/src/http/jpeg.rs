@@ -85,7 +85,7 @@ fn about(api: &Api, stream: &Stream, picture: &Picture) -> About {
     let of_time = exif::remark_on_time(stream.status().capture_time());
     let doubt = stream.status().picture_doubt();
     About {
-        taken: picture.captured,
+        taken: api.day.of_capture(picture.captured),
         vehicle: api.name.clone(),
         camera: stream.camera().to_owned(),
         stream: stream.name().to_owned(),

@@ -40,6 +40,7 @@ use rov_common::api::{
     CLIP_PATH, CLOCK_PATH, Health, JpegStats, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, RING_PATH,
     RING_PICTURES_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState, StreamStats, WHEP_PATH,
 };
+use rov_common::capture_clock::TimeOfDay;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
@@ -77,6 +78,8 @@ pub struct Api {
     pub key_is_of_this_run: bool,
     pub name: String,
     pub started: Instant,
+    /// For what people read.
+    pub day: TimeOfDay,
     pub streams: Streams,
     /// None: not among the transports; so for the others.
     pub webrtc: Option<Arc<WebRtcOutput>>,
@@ -114,6 +117,8 @@ pub struct Limits {
     pub body: Duration,
     /// A peer that takes nothing of an answer for so long is gone. An answer that is taken may last for ever: a stream.
     pub write: Duration,
+    /// Likewise, of pictures out of a ring, which the answer holds: the link may be down for a while.
+    pub held: Duration,
     /// For a change of settings to be through; it goes on without the client that asked for it.
     pub change: Duration,
 }
@@ -121,7 +126,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let limit = Duration::from_secs(10);
-        Self { header: limit, body: limit, write: limit, change: Duration::from_secs(30) }
+        let (held, change) = (Duration::from_secs(60), Duration::from_secs(30));
+        Self { header: limit, body: limit, write: limit, held, change }
     }
 }
 
@@ -164,6 +170,7 @@ fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
         .route(CLIP_PATH, get(clip::clip).post(clip::clip).layer(paced()))
         .route(RING_PATH, get(ring::list))
         .route(RING_PICTURES_PATH, get(ring::pictures).layer(paced()))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), clock::hear_time))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), may_watch));
     let opened = Router::new()
         .route(&format!("{RECORDINGS_PATH}/{{file}}"), get(recordings::open).delete(recordings::delete).layer(paced()))
@@ -269,6 +276,7 @@ async fn gather(api: &Api) -> Result<Stats, Failure> {
         name: api.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_s: now.saturating_duration_since(api.started).as_secs_f64(),
+        clock: api.day.now().0,
         cameras: api.streams.cameras(),
         streams,
         viewers: webrtc.viewers,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rov_common::api::RecordingStats;
+use rov_common::capture_clock::TimeOfDay;
 use rov_common::discovery::Announcement;
 use rov_common::recording::{Columns, Folder, Measured, Picture, Plan, Recorder};
 use rov_common::sync::lock;
@@ -49,7 +50,7 @@ impl RecordingOutput {
         stream: &Arc<Stream>,
         folder: &Arc<Folder>,
         config: &RecordConfig,
-        board: Option<Arc<Board>>,
+        (board, day): (Option<Arc<Board>>, TimeOfDay),
     ) -> Result<Self> {
         let title = stream.names().last().unwrap_or_default().to_owned();
         let plan = Plan {
@@ -60,6 +61,7 @@ impl RecordingOutput {
             keep: config.keep,
             spare: config.spare,
             columns: Columns::new(board.iter().flat_map(|board| board.fields()).map(|field| field.name.clone())),
+            day: Some(day),
             mends: false,
         };
         let (change, changed) = watch::channel(RecordingStats::default());
