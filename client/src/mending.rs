@@ -89,7 +89,8 @@ impl State {
     /// The next that is to be fetched now.
     fn next(&mut self, now: Instant) -> Option<Job> {
         let Self { jobs, silent, .. } = self;
-        let mut may_ask = |job: &Job| job.reel.vehicle().is_none_or(|(vehicle, _)| may_ask(silent, &vehicle.stats, now));
+        let mut may_ask =
+            |job: &Job| job.reel.vehicle().is_none_or(|(vehicle, _)| may_ask(silent, &vehicle.stats, now));
         let due = jobs.iter().enumerate().filter(|(_, job)| job.not_before <= now).find(|(_, job)| may_ask(job));
         let due = due.map(|(at, _)| at)?;
         jobs.remove(due)
