@@ -130,7 +130,7 @@ fn decoded(file: &Path) -> Option<usize> {
     command.args(["-f", "null", "-progress", "-", "-"]);
     let output = command.output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let frames = text.lines().filter_map(|line| line.strip_prefix("frame=")?.trim().parse().ok()).last();
+    let frames = text.lines().rev().find_map(|line| line.strip_prefix("frame=")?.trim().parse().ok());
     frames.filter(|_| output.status.success())
 }
 

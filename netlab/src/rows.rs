@@ -199,11 +199,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "recorded-slow",
         condition: "recording at both ends: 3 Mbit/s, outage of 10 s",
-        measure: Measure::Recorded(Dive {
-            link: "to-topside rate=3Mbit queue=250ms",
-            outage: Some((10, 3)),
-            ..recorded::DIVE
-        }),
+        measure: Measure::Recorded(Dive { link: "to-topside rate=3Mbit queue=250ms", outage: Some((10, 3)) }),
         ..RECORDED
     },
     Row {
