@@ -322,7 +322,8 @@ impl Watched {
         if self.reel.has_ended() {
             let written = self.reel.recorder.stats().total_bytes;
             if self.left.is_none() || std::mem::replace(&mut self.written, written) != written {
-                self.left = Some(Instant::now());
+                // A picture that comes is an answer, too: at a tenth of a slow link an outage takes minutes.
+                (self.left, self.answered) = (Some(Instant::now()), Instant::now());
             }
         }
         if end.is_some() {
@@ -711,9 +712,11 @@ mod tests {
         assert!(shared.settle(&mut watched));
         // It took something.
         watched.written = 5;
+        watched.answered = began.checked_sub(SILENT).expect("a machine that has run");
         watched.reel.end();
         watched.look(&shared);
         assert!(watched.left >= Some(began));
+        assert!(watched.answered >= began, "the vehicle still gives what is missing");
     }
 
     #[test]
