@@ -675,7 +675,7 @@ mod tests {
     /// Of a vehicle at this port.
     fn job(folder: &tempfile::TempDir, port: u16) -> Job {
         let stats = Url::parse(&format!("http://127.0.0.1:{port}/api/stats")).expect("a URL");
-        let vehicle = Some((Api { stats, http: whep::Http::default() }, String::new()));
+        let vehicle = Some((Api { stats, http: whep::Http::default(), id: String::new() }, String::new()));
         let reel = Arc::new(Reel::of(folder.path(), vehicle));
         Job { number: 1, reel, run: 1, after: at(0), missing: vec![at(40)], not_before: Instant::now() }
     }

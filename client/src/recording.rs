@@ -899,7 +899,7 @@ mod tests {
     fn a_vehicle_that_is_tried_again_is_asked_for_the_stream_that_was_watched() {
         let mut bench = bench(true);
         let stats = url::Url::parse("http://127.0.0.1:9/api/stats").expect("a URL");
-        let vehicle = Some(Api { stats, http: crate::whep::Http::default() });
+        let vehicle = Some(Api { stats, http: crate::whep::Http::default(), id: String::new() });
         bench.tape.set_vehicle(vehicle.clone());
         bench.run(0..5);
         let reel = lock(&bench.tape.state).reel.clone().expect("it records");
@@ -942,7 +942,8 @@ mod tests {
                 }
             }
         });
-        (Api { stats: url::Url::parse(&stats).expect("a URL"), http: crate::whep::Http::default() }, told)
+        let (stats, http) = (url::Url::parse(&stats).expect("a URL"), crate::whep::Http::default());
+        (Api { stats, http, id: String::new() }, told)
     }
 
     #[test]
