@@ -103,7 +103,10 @@ pub fn late(bench: &mut Bench) -> Result<Vec<Figure>> {
     // Also a picture that stands is late.
     let young = span.settled_below_ms(MAX_AGE).map(|after| from + (after * 1e3) as u64);
     let oldest = span.latency_ms(1.0);
+    // It may stand already, as the picture before that one stood.
+    let stands = bench.warned().iter().rfind(|(at, _)| *at <= first).filter(|(_, is_late)| *is_late).map(|_| first);
     let raised = bench.warned().iter().find(|(at, is_late)| *is_late && *at >= first).map(|(at, _)| *at);
+    let raised = stands.or(raised);
     let ended = bench.warned().last().filter(|(_, is_late)| !is_late).map(|(at, _)| *at);
     let ms = |from: Option<u64>, to: Option<u64>| Some((to? as f64 - from? as f64) / 1e3);
     Ok(vec![
