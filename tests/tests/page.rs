@@ -704,6 +704,16 @@ fn the_page_notes_an_event_as_the_client_does() {
         chromium.evaluate(&page, "import('/written.js').then(written => written.measured().depth?.value === 12.5)")
             == true
     });
+    // An outage begins, whose end the test says, and others have their clips then.
+    let outage = "globalThis.clips = 0; const real = fetch; \
+                  const isOver = new Promise(resolve => globalThis.endOutage = resolve); \
+                  globalThis.fetch = async (path, options) => { \
+                  if (!path.startsWith('api/clip')) return real(path, options); \
+                  await isOver; \
+                  const failures = clips++; \
+                  if (failures === 0) throw new TypeError('Failed to fetch'); \
+                  return failures === 1 ? new Response('{}', { status: 503 }) : real(path, options) }; 0";
+    chromium.evaluate(&page, outage);
     let press = "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'e', bubbles: true })); 0";
     chromium.evaluate(&page, press);
     let typed = |text: &str| {
@@ -730,18 +740,13 @@ fn the_page_notes_an_event_as_the_client_does() {
     let composing = "document.getElementById('event-text').dispatchEvent(new KeyboardEvent('keydown', \
                      { key: 'Escape', isComposing: true, bubbles: true })); document.getElementById('event').hidden";
     assert_eq!(chromium.evaluate(&page, composing), false);
-    // An outage begins, and others have their clips then.
-    let outage = "globalThis.clips = 0; const real = fetch; globalThis.fetch = async (path, options) => { \
-                  const failures = path.startsWith('api/clip') ? clips++ : 2; \
-                  if (failures === 0) throw new TypeError('Failed to fetch'); \
-                  return failures === 1 ? new Response('{}', { status: 503 }) : real(path, options) }; 0";
-    chromium.evaluate(&page, outage);
     chromium.evaluate(&page, "document.getElementById('event').requestSubmit(); 0");
     let toast = "document.getElementById('toast').textContent";
     // Picture and text at once.
     chromium.wait_for(&page, &format!("/^Saved \\S+_event\\.zip; its clip follows$/.test({toast})"), wait::START);
     let zip = until("the event", wait::SOON, || downloaded(folder.path(), "zip"));
-    assert_eq!(chromium.evaluate(&page, "clips"), 0, "before its clip is asked for");
+    assert_eq!(chromium.evaluate(&page, "clips"), 0, "before its clip can come");
+    chromium.evaluate(&page, "endOutage(); 0");
     let name = zip.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let event_in = |zip: &Path, expected: &[&str]| {
         let files = unzip(&std::fs::read(zip).expect("the event"));
