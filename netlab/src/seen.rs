@@ -226,10 +226,10 @@ mod tests {
 
     #[test]
     fn the_first_of_the_old_pictures_is_found() {
-        let all = pictures([(100, 90), (200, 310), (233, 20), (266, 310), (300, 10)]);
+        let all = pictures([(400, 90), (500, 310), (533, 20), (566, 310), (600, 10)]);
         let limit = Duration::from_millis(300);
-        assert_eq!(span(&all, 0, 400).first_older_than(limit), Some(200_000));
-        assert_eq!(span(&all, 280, 400).first_older_than(limit), None);
+        assert_eq!(span(&all, 0, 700).first_older_than(limit), Some(500_000));
+        assert_eq!(span(&all, 580, 700).first_older_than(limit), None);
     }
 
     #[test]

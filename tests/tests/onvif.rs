@@ -372,7 +372,7 @@ fn addresses_are_those_by_which_it_was_asked_and_faults_say_what_cannot_be() {
         ask(&server, &digest("pilot", "deep"), MEDIA, "SetVideoEncoderConfiguration", &within)
     };
     for (within, reason) in [
-        ("<Encoding>JPEG</Encoding>", "Encoding JPEG"),
+        ("<Encoding>MPEG4</Encoding>", "Encoding MPEG4"),
         ("<Resolution><Width>333</Width><Height>240</Height></Resolution>", "must be one of 3840x2160, "),
         ("<RateControl><FrameRateLimit>0</FrameRateLimit></RateControl>", "FrameRateLimit 0: must be from 1 to 240"),
         ("<RateControl><FrameRateLimit>many</FrameRateLimit></RateControl>", "is not a valid number"),
