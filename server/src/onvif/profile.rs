@@ -201,7 +201,7 @@ impl Profile {
         let mut codec = now.codec;
         if let Some(encoding) = &wanted.encoding {
             codec = named_codec(encoding)
-                .ok_or_else(|| Fault::cannot_be(format!("Encoding {encoding}: must be H264 or H265")))?;
+                .ok_or_else(|| Fault::cannot_be(format!("Encoding {encoding}: must be JPEG, H264 or H265")))?;
             if codec != now.codec {
                 changes.insert("videoEncoder".to_owned(), json!(codec.to_string()));
             }
