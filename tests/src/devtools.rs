@@ -95,16 +95,27 @@ impl DevTools {
 
     /// The value of a JavaScript expression; a promise is waited for.
     pub fn evaluate(&mut self, page: &Page, expression: &str) -> Value {
+        self.try_evaluate(page, expression).unwrap_or_else(|error| panic!("{expression}: {error}"))
+    }
+
+    /// An error is that of the browser, not of the expression.
+    fn try_evaluate(&mut self, page: &Page, expression: &str) -> Result<Value, Value> {
         let parameters =
             json!({ "expression": expression, "awaitPromise": true, "returnByValue": true, "userGesture": true });
-        let mut evaluated = self.call(Some(page), "Runtime.evaluate", parameters);
+        let mut evaluated = self.ask(Some(page), "Runtime.evaluate", parameters)?;
         assert!(evaluated.get("exceptionDetails").is_none(), "{expression}: {evaluated:#}");
-        evaluated["result"]["value"].take()
+        Ok(evaluated["result"]["value"].take())
     }
 
     /// Waits until a JavaScript expression is true.
     pub fn wait_for(&mut self, page: &Page, expression: &str, limit: Duration) {
-        if wait::within(limit, || (self.evaluate(page, expression) == true).then_some(())).is_none() {
+        let mut holds = || match self.try_evaluate(page, expression) {
+            Ok(value) => value == true,
+            // The page is loaded anew.
+            Err(error) if error["message"].as_str().is_some_and(|text| text.contains("navigated")) => false,
+            Err(error) => panic!("{expression}: {error}"),
+        };
+        if wait::within(limit, || holds().then_some(())).is_none() {
             let seen = self.evaluate(page, "document.body?.dataset.state + ': ' + document.body?.innerText");
             panic!("waited {} s for {expression}; the page shows {seen}", limit.as_secs_f64());
         }
@@ -120,6 +131,11 @@ impl DevTools {
 
     /// Any command to a page, or to the browser.
     pub fn call(&mut self, page: Option<&Page>, method: &str, parameters: Value) -> Value {
+        self.ask(page, method, parameters).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// The result, or the error.
+    fn ask(&mut self, page: Option<&Page>, method: &str, parameters: Value) -> Result<Value, Value> {
         self.last_id += 1;
         let id = self.last_id;
         let mut command = json!({ "id": id, "method": method, "params": parameters });
@@ -132,8 +148,10 @@ impl DevTools {
         loop {
             let mut answer = self.next(wait::START).unwrap_or_else(|| panic!("no answer to {method}"));
             if answer["id"] == id {
-                assert!(answer.get("error").is_none(), "{method}: {answer}");
-                return answer["result"].take();
+                return match answer.get("error") {
+                    Some(error) => Err(error.clone()),
+                    None => Ok(answer["result"].take()),
+                };
             }
         }
     }
