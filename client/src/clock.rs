@@ -466,11 +466,12 @@ mod tests {
             }
         };
         until("asked", &|| clock.lock().asking.is_some());
-        clock.keep(&http, Instant::now() + RETRY - 100 * MS);
+        let asking = clock.lock().asking.expect("asked");
+        clock.keep(&http, asking + RETRY - 100 * MS);
         listener.set_nonblocking(true).expect("a listener");
         assert!(listener.accept().is_err(), "too early");
         listener.set_nonblocking(false).expect("a listener");
-        clock.keep(&http, Instant::now() + RETRY);
+        clock.keep(&http, asking + RETRY);
         let (second, _) = listener.accept().expect("another connection");
         answer(&second, 1);
         let is_known = || clock.age(Some(Captured::default()), Instant::now()).is_ok();

@@ -32,17 +32,15 @@ export async function serverStats() {
   return reply.json()
 }
 
-/** Of the question how late it is: a queue on the way is no reason to give up, and a late answer proves something. */
-const CLOCK_MS = 30000
-
 /**
  * `GET /api/clock`: the times of the exchange for `ClockSync`, by viewer the `pictures` that were sent last to those with
- * these names, by stream the `doubts` of its pictures, and which is the `first` stream.
+ * these names, by stream the `doubts` of its pictures, and which is the `first` stream. It waits until `signal`: a queue on
+ * the way is no reason to give up, and a late answer proves something.
  */
-export async function serverClock(viewers) {
+export async function serverClock(viewers, signal) {
   const asked = performance.now()
   const path = viewers.length ? `api/clock?viewers=${viewers.map(encodeURIComponent).join(",")}` : "api/clock"
-  const reply = await request(path, { signal: AbortSignal.timeout(CLOCK_MS) })
+  const reply = await request(path, { signal })
   const answered = performance.now()
   if (!reply.ok) throw await refusal(reply)
   const { received_us: received, sent_us: sent, run, pictures = {}, doubts = {}, first } = await reply.json()

@@ -12,7 +12,10 @@ const WINDOW_MS = 2000
 const CLOCK_MS = 1000
 const FIRST_CLOCK_MS = 200
 const FIRST_CLOCKS = 5
-/** After so long without an answer there are two questions, at the most: browsers have few connections. */
+/**
+ * After so long without an answer there are two questions, at the most: browsers have few connections. For a third, the
+ * oldest is given up.
+ */
 const CLOCK_RETRY_MS = 5000
 const MAX_CLOCKS = 2
 /** Timestamps of pictures that differ so much from when these are shown are those of another pipeline. */
@@ -85,10 +88,8 @@ export class Watched {
   static #feeds = new Set()
   static #clocks = 0
   static #clockAsked = -Infinity
-  /** When the newest was asked that is answered. */
-  static #newest = -Infinity
-  /** Questions that are not answered. */
-  static #clocksAsked = 0
+  /** Questions that are not answered, the oldest first: when they were asked, and what stops them. */
+  static #questions = []
   /** When what is known of it was last forgotten. */
   static #forgotten = -Infinity
   /** The timestamp of a picture of the session and when that was captured; null: not known. */
@@ -239,18 +240,28 @@ export class Watched {
   static async #askClock(now) {
     const pause = Watched.#clocks < FIRST_CLOCKS ? FIRST_CLOCK_MS : CLOCK_MS
     // One question at a time, and another where the connection of the first may have been lost with the link.
-    const waits = now - Watched.#clockAsked < (Watched.#clocksAsked ? CLOCK_RETRY_MS : pause)
-    if (waits || Watched.#clocksAsked >= MAX_CLOCKS) return
-    Watched.#clocksAsked += 1
+    const questions = Watched.#questions
+    if (now - Watched.#clockAsked < (questions.length ? CLOCK_RETRY_MS : pause)) return
+    if (questions.length >= MAX_CLOCKS) {
+      // However urgent it is: through a queue an answer takes its time.
+      if (now - questions[0].at < CLOCK_RETRY_MS) return
+      questions.shift().stop.abort()
+      for (const feed of Watched.#feeds) feed.#clockRead({ error: new Error("no answer") })
+    }
+    const question = { at: now, stop: new AbortController() }
+    questions.push(question)
     Watched.#clockAsked = now
     Watched.#clocks += 1
     const ids = [...Watched.#feeds].map(({ session }) => session?.id).filter(Boolean)
-    const answer = await serverClock(ids).catch(error => ({ error }))
-    Watched.#clocksAsked -= 1
-    if (!answer.error) Watched.#sync.add(answer)
-    // What is proven holds; all else is of the newest.
-    if (answer.asked < Watched.#newest) return
-    Watched.#newest = answer.asked ?? Watched.#newest
+    const answer = await serverClock(ids, question.stop.signal).catch(error => ({ error }))
+    const place = questions.indexOf(question)
+    if (place < 0) return
+    questions.splice(place, 1)
+    if (!answer.error) {
+      Watched.#sync.add(answer)
+      // What an older one may prove is less.
+      for (const older of questions.splice(0, place)) older.stop.abort()
+    }
     for (const feed of Watched.#feeds) feed.#clockRead(answer)
   }
 
