@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 /// much later: whoever has the one from the other, as receivers of RTP, finds what others are told.
 const CLOSE: Duration = Duration::from_millis(5);
 
+/// Where a pipeline's first picture would be further back than this, the time does not wait for it: the time of capture
+/// goes beside it.
+const FURTHEST_BACK: Duration = Duration::from_secs(1);
+
 /// Maps the timestamps of one pipeline after another onto one timeline that only moves forward.
 pub struct Timeline {
     epoch: Instant,
@@ -26,13 +30,15 @@ impl Timeline {
 
     /// The picture's time on it, and its time of capture.
     pub fn map(&mut self, pts: Duration, captured_at: Instant) -> (Duration, Instant) {
+        let next = self.last + Duration::from_millis(1);
         let offset = *self.offset.get_or_insert_with(|| {
             let elapsed = captured_at.saturating_duration_since(self.epoch);
+            let elapsed = if elapsed + FURTHEST_BACK < self.last { next } else { elapsed };
             elapsed.as_nanos() as i128 - pts.as_nanos() as i128
         });
         let mapped = Duration::from_nanos((pts.as_nanos() as i128 + offset).max(0) as u64);
         // Two access units never share an RTP timestamp: receivers would take them for one.
-        let time = if self.last > Duration::ZERO { mapped.max(self.last + Duration::from_millis(1)) } else { mapped };
+        let time = if self.last > Duration::ZERO { mapped.max(next) } else { mapped };
         self.last = time;
         let later = time - mapped;
         (time, if later <= CLOSE { captured_at + later } else { captured_at })
@@ -66,6 +72,19 @@ mod tests {
         timeline.restart();
         let mapped = [0, 33, 66].map(|pts| timeline.map(ms(pts), at(950 + pts)));
         assert_eq!(mapped, [(ms(1_001), at(950)), (ms(1_002), at(983)), (ms(1_016), at(1_016))]);
+    }
+
+    /// As of a camera whose clock is wrong.
+    #[test]
+    fn time_goes_on_where_the_first_picture_of_a_source_claims_a_great_age() {
+        let start = Instant::now();
+        let mut timeline = Timeline::new(start);
+        let at = |ms| start + Duration::from_millis(ms);
+        let ms = Duration::from_millis;
+        assert_eq!(timeline.map(ms(500), at(20_000)).0, ms(20_000));
+        timeline.restart();
+        let mapped = [0, 33, 66].map(|pts| timeline.map(ms(pts), at(11_000 + pts)));
+        assert_eq!(mapped, [(ms(20_001), at(11_000)), (ms(20_034), at(11_033)), (ms(20_067), at(11_066))]);
     }
 
     #[test]

@@ -21,6 +21,8 @@ use crate::stream::{OutputQueue, Stream};
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// At once where the time of capture is another by so much than what the last report says.
 const MOVED: Duration = Duration::from_millis(5);
+/// But not for each picture where it goes on moving.
+const MOVED_EVERY: Duration = Duration::from_millis(100);
 
 /// Repair packets of a keyframe, at least, in percent: without any, what is lost of it is seen until the keyframe after
 /// it, and for a keyframe of 40 packets that is every third at 1 % loss. With these it is one in some thousands. They
@@ -42,6 +44,8 @@ pub(super) struct Sender {
     /// By the last report.
     reported: Option<Anchor>,
     report_at: Instant,
+    /// When one was sent last because it moved.
+    moved_at: Option<Instant>,
     fec: Encoder,
     /// Of all frames; None: of keyframes alone.
     fec_percent: Option<u8>,
@@ -75,6 +79,7 @@ impl Sender {
             anchor: None,
             reported: None,
             report_at: Instant::now(),
+            moved_at: None,
             fec: Encoder::new(KEYFRAME_PERCENT, rand::random(), rand::random()),
             fec_percent: config.fec_percent,
             keyframe: false,
@@ -124,8 +129,9 @@ impl Sender {
             self.stream.demand().request_keyframe();
         }
         let anchor = Anchor::from(frame);
-        if self.reported.is_some_and(|before| anchor.moved(&before) > MOVED) {
-            (self.anchor, self.report_at) = (Some(anchor), start);
+        let may_report = self.moved_at.is_none_or(|at| start.saturating_duration_since(at) >= MOVED_EVERY);
+        if may_report && self.reported.is_some_and(|before| anchor.moved(&before) > MOVED) {
+            (self.anchor, self.report_at, self.moved_at) = (Some(anchor), start, Some(start));
             self.report(start);
         }
         let packets = frame.payloads.len();

@@ -152,6 +152,24 @@ fn another_distance_of_time_and_capture_is_reported_before_the_first_picture_tha
 }
 
 #[test]
+fn a_distance_that_goes_on_changing_is_not_reported_for_each_picture() {
+    let receiving = Receiving::new();
+    let (stream, _requests, _output) = start(receiving.config(&[LOOPBACK]), &[]);
+    let (first, begun) = (stream.clock().started() + Duration::from_secs(1), Instant::now());
+    for number in 0..40 {
+        let captured_at = first + Duration::from_millis(number * 20);
+        stream.publish(AccessUnit { captured_at, ..unit(false, number, 100) }, captured_at);
+        receive(&receiving.rtp);
+    }
+    receiving.rtcp.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 1500];
+    let reports = std::iter::from_fn(|| receiving.rtcp.recv(&mut buffer).ok()).count();
+    // One each second beside them, and the first.
+    let most = begun.elapsed().as_millis() / 100 + begun.elapsed().as_millis() / 1000 + 3;
+    assert!(reports as u128 <= most, "{reports} in {:?}", begun.elapsed());
+}
+
+#[test]
 fn a_keyframe_has_repair_packets_although_none_are_asked_for() {
     let receiving = Receiving::new();
     let (stream, _requests, _output) = start(receiving.config(&[LOOPBACK]), &[]);
