@@ -46,6 +46,8 @@ const LESS_WITHIN: Duration = Duration::from_secs(10);
 /// For so long packets were sent of which the viewer, which is heard, tells nothing: they wait on the way, or are lost.
 const BLIND: Duration = Duration::from_secs(1);
 const BLIND_BACK_OFF: f64 = 0.5;
+/// One that tells only losses for so long tells nothing better any more.
+const TELLS_LOSSES: Duration = Duration::from_secs(10);
 /// An arrival that differs by so much from the one before: the receiver's clock has begun anew.
 const CLOCK_JUMP: i64 = 30_000_000;
 
@@ -81,6 +83,10 @@ const HARDLY: f64 = 0.85;
 /// Nor was one so long after, at a rate that is lower by this, as of an antenna in the swell.
 const BURST_MEMORY: Duration = Duration::from_secs(60);
 const LOWER: f64 = 0.8;
+/// Losses that grow with a rate that grows by this are caused by it.
+const GREW: f64 = 1.1;
+/// One that lasts longer is none: the link carries less.
+const LONGEST_BURST: Duration = Duration::from_secs(2);
 /// What a link loses whatever is sent, for viewers that tell nothing better: the least of so long, and no more than this.
 const OWN_LOSS_SPAN: Duration = Duration::from_secs(30);
 const MOST_OWN_LOSS: f64 = 0.05;
@@ -117,11 +123,17 @@ pub struct Estimator {
     lossy: Option<(Instant, Option<f64>)>,
     /// The first loss of late that was met with a lower rate.
     burst: Option<Burst>,
+    /// Since when losses are taken for those of a burst.
+    own_since: Option<Instant>,
+    /// When the first and the last receiver report came without news of arrivals.
+    only_losses: Option<(Instant, Instant)>,
     /// By receiver reports, in millionths.
     own_loss: Least,
     /// Packets that departed before say nothing of the losses at the present rate.
     fresh_from: i64,
     inherent_loss: f64,
+    /// The estimate at which that was seen.
+    inherent_at: f64,
     /// The last congestion.
     trouble: Option<Trouble>,
     /// Nothing was reported for a while: the first packets after that are looked at as a train.
@@ -144,6 +156,8 @@ struct Burst {
     at: Instant,
     estimate: f64,
     loss: Option<f64>,
+    /// Few were lost afterwards.
+    is_over: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -175,9 +189,12 @@ impl Estimator {
             drain: None,
             lossy: None,
             burst: None,
+            own_since: None,
+            only_losses: None,
             own_loss: Least::new(OWN_LOSS_SPAN),
             fresh_from: 0,
             inherent_loss: 0.0,
+            inherent_at: max,
             trouble: None,
             probing: false,
             lost_until: None,
@@ -194,6 +211,7 @@ impl Estimator {
         if share != self.estimate {
             let scaled = |rate: f64| rate * share / self.estimate;
             (self.capacity, self.before_blind) = (self.capacity.map(scaled), self.before_blind.map(scaled));
+            self.burst = self.burst.map(|burst| Burst { estimate: scaled(burst.estimate), ..burst });
             self.estimate = share;
         }
     }
@@ -255,11 +273,38 @@ impl Estimator {
     /// A receiver report (RFC 3550 section 6.4.2), of which the share of lost packets is used where the receiver tells
     /// nothing better.
     pub fn on_receiver_report(&mut self, now: Instant, loss: f64) {
-        if self.last_report.is_none() {
+        if self.last_report.is_none() || self.tells_only_losses(now) {
             self.own_loss.add(now, (loss * 1e6) as i64);
             let own = self.own_loss.former.and(self.own_loss.get()).map_or(0.0, |least| least as f64 / 1e6);
             let loss = loss - own.min(MOST_OWN_LOSS);
             self.estimate = rate_control::by_loss(self.estimate, loss, self.max).max(MIN_BY_LOSS).min(self.max);
+        }
+    }
+
+    /// Arrivals were told once, and nothing of them for long while receiver reports came.
+    fn tells_only_losses(&mut self, now: Instant) -> bool {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        if self.last_report.is_none_or(|at| since(at) <= BLIND) {
+            return false;
+        }
+        // Not over an outage, after which the first report may be one of losses.
+        let (first, _) = self.only_losses.filter(|(_, last)| since(*last) < TELLS_LOSSES).unwrap_or((now, now));
+        self.only_losses = Some((first, now));
+        let is_so = since(first) > TELLS_LOSSES;
+        if is_so {
+            (self.last_report, self.only_losses, self.drain) = (None, None, None);
+            self.recent.clear();
+            self.queue = 0;
+            self.restore();
+        }
+        is_so
+    }
+
+    /// What waited or was lost while nothing was told was no congestion.
+    fn restore(&mut self) {
+        if let Some(before) = self.before_blind.take() {
+            self.estimate = self.estimate.max(before).min(self.max);
+            self.drain = None;
         }
     }
 
@@ -291,7 +336,7 @@ impl Estimator {
             return;
         }
         let since = self.last_report.map(|at| now.saturating_duration_since(at));
-        self.last_report = Some(now);
+        (self.last_report, self.only_losses) = (Some(now), None);
         let outage = since.is_some_and(|since| since > OUTAGE);
         if outage {
             self.recent.clear();
@@ -301,11 +346,18 @@ impl Estimator {
         self.probe();
         let Some(standing) = self.standing() else { return };
         self.queue = standing.saturating_sub(self.base.get().unwrap_or(standing)).max(0);
-        if let Some(before) = self.before_blind.take().filter(|_| self.queue <= QUEUE_LIMIT.as_micros() as i64) {
-            self.estimate = self.estimate.max(before).min(self.max);
+        if self.queue <= QUEUE_LIMIT.as_micros() as i64 {
+            self.restore();
         }
+        self.before_blind = None;
         let second = self.second();
         let (loss, received) = second.unwrap_or_default();
+        if second.is_some_and(|(loss, _)| loss <= CONGESTED_LOSS) {
+            self.own_since = None;
+            self.burst = self.burst.map(|burst| Burst { is_over: burst.loss.is_some(), ..burst });
+        } else if self.own_since.is_some_and(|at| now.saturating_duration_since(at) > LONGEST_BURST) {
+            self.forget_own_loss();
+        }
         if self.queue > QUEUE_LIMIT.as_micros() as i64 {
             self.note_trouble(now);
             self.congested(now, standing, loss);
@@ -461,30 +513,40 @@ impl Estimator {
         // Else some packets are from before the link became worse.
         let is_clean = newest - self.fresh_from < HISTORY;
         let since = |at: Instant| now.saturating_duration_since(at);
+        if self.inherent_loss > 0.0 && self.estimate > self.inherent_at * GREW {
+            self.forget_own_loss();
+        }
         let burst =
             self.burst.filter(|burst| since(burst.at) < if burst.loss.is_some() { BURST_MEMORY } else { LOSS_MEMORY });
-        if let Some(Burst { estimate, loss: Some(before), .. }) = burst
+        if let Some(Burst { estimate, loss: Some(before), is_over: true, .. }) = burst
             && self.estimate < estimate * LOWER
             && loss > before * HARDLY
         {
             self.burst = burst.map(|burst| Burst { at: now, ..burst });
-            (self.inherent_loss, self.capacity) = (loss, None);
+            self.own_since.get_or_insert(now);
+            (self.inherent_loss, self.inherent_at, self.capacity) = (loss, self.estimate, None);
             return;
         }
         self.burst = match burst {
-            None => Some(Burst { at: now, estimate: self.estimate, loss: None }),
+            None => Some(Burst { at: now, estimate: self.estimate, loss: None, is_over: false }),
             Some(Burst { loss: None, .. }) if is_clean => burst.map(|burst| Burst { loss: Some(loss), ..burst }),
             known => known,
         };
         let before = self.lossy.filter(|(at, _)| since(*at) < LOSS_MEMORY);
         if before.is_some_and(|(_, before)| before.is_some_and(|before| loss > before * HARDLY)) {
-            self.inherent_loss = loss;
+            (self.inherent_loss, self.inherent_at) = (loss, self.estimate);
         } else {
             self.note_trouble(now);
             self.down(now, received, 0.95);
         }
         self.lossy = Some((now, before.map(|_| loss)));
         self.fresh_from = newest + REACTION;
+    }
+
+    /// The rate has caused what was taken for the link's own loss.
+    fn forget_own_loss(&mut self) {
+        (self.burst, self.lossy, self.own_since) = (None, None, None);
+        self.inherent_loss = 0.0;
     }
 
     fn note_trouble(&mut self, now: Instant) {

@@ -401,6 +401,104 @@ fn a_link_that_is_policed_and_then_carries_less_is_not_taken_for_one_in_the_swel
 }
 
 #[test]
+fn a_link_that_is_policed_more_once_it_was_is_not_overrun() {
+    let falls: [(&[f64], f64); 8] = [
+        (&[1.5e6], 0.0),
+        (&[2e6], 0.0),
+        (&[2.4e6], 0.0),
+        (&[2e6, 1e6], 12.0),
+        (&[2.4e6, 1.2e6], 12.0),
+        (&[2.4e6, 1.2e6], 17.0),
+        (&[2.4e6, 1.2e6], 26.0),
+        (&[2.4e6, 1.2e6], 31.0),
+    ];
+    let links = [(4e6, 20_000), (4e6, 30_000), (8e6, 20_000), (8e6, 30_000)];
+    for ((encoder, queue), (rates, after)) in links.into_iter().flat_map(|link| falls.map(|fall| (link, fall))) {
+        let mut path = Path::new(encoder);
+        path.run(5.0);
+        path.queue_limit = queue;
+        for rate in rates {
+            path.rate = Some(*rate);
+            path.run(after);
+        }
+        let rate = rates.last().expect("one") / 1e6;
+        path.run(15.0);
+        let (mut sum, mut most) = (0.0, 0.0_f64);
+        for _ in 0..1_200 {
+            path.run(0.1);
+            sum += path.mbps();
+            most = most.max(path.mbps());
+        }
+        let mean = sum / 1_200.0;
+        let fits = (rate * 0.6..rate * 1.25).contains(&mean) && most < rate * 2.0;
+        assert!(fits, "{encoder} bit/s, queue {queue}, {rates:?} after {after} s: {mean}, up to {most}");
+    }
+}
+
+#[test]
+fn a_share_that_is_given_is_no_lower_rate_than_before() {
+    let mut estimator = Estimator::new(4e6);
+    let at = Instant::now();
+    estimator.burst = Some(Burst { at, estimate: 4e6, loss: Some(0.3), is_over: true });
+    estimator.set_share(2e6);
+    assert_eq!(estimator.burst.map(|burst| burst.estimate), Some(2e6));
+}
+
+#[test]
+fn a_pause_with_a_lost_packet_before_lowers_nothing() {
+    let mut path = Path::new(4e6);
+    path.run(5.0);
+    path.down = true;
+    path.send(1);
+    path.down = false;
+    for _ in 0..60 {
+        path.now += 50_000;
+        path.report();
+    }
+    path.send(1);
+    path.estimator.on_silence(path.at(path.now), path.history.unreported());
+    path.run(1.0);
+    assert!(path.mbps() > 4.9 && path.estimator.take_drain().is_none(), "{}", path.mbps());
+}
+
+#[test]
+fn a_viewer_that_tells_only_losses_after_it_told_more_is_judged_by_these() {
+    let mut path = Path::new(4e6);
+    path.run(5.0);
+    path.down = true;
+    let report = |path: &mut Path, seconds: u32, loss| {
+        for _ in 0..seconds {
+            path.run(1.0);
+            path.estimator.on_receiver_report(path.at(path.now), loss);
+        }
+    };
+    report(&mut path, 5, 0.0);
+    assert!((2.4..2.6).contains(&path.mbps()), "{}", path.mbps());
+    report(&mut path, 10, 0.0);
+    assert!(path.mbps() > 4.9, "{}", path.mbps());
+    report(&mut path, 5, 0.3);
+    assert!(path.mbps() < 2.5, "{}", path.mbps());
+    report(&mut path, 30, 0.0);
+    assert!(path.mbps() > 4.9, "{}", path.mbps());
+}
+
+#[test]
+fn a_receiver_report_after_an_outage_does_not_hide_it() {
+    let mut path = Path::new(4e6);
+    path.run(5.0);
+    path.down = true;
+    path.run(2.0);
+    path.estimator.on_receiver_report(path.at(path.now), 0.0);
+    path.heard = false;
+    path.run(20.0);
+    (path.down, path.heard) = (false, true);
+    path.estimator.on_receiver_report(path.at(path.now), 0.5);
+    assert!(path.estimator.last_report().is_some());
+    path.run(1.0);
+    assert!(path.mbps() > 4.9, "{}", path.mbps());
+}
+
+#[test]
 fn a_clock_that_begins_anew_is_no_congestion() {
     let mut path = Path::new(4e6);
     path.run(5.0);

@@ -486,9 +486,10 @@ mod tests {
             feedback.with(|estimator| (estimator.estimate(), estimator.take_drain().is_some()))
         };
         assert_eq!(estimate(5_000, true), (4e6, false), "nothing was sent");
+        assert_eq!(estimate(5_450, true), (4e6, false));
         assert_eq!(estimate(5_900, true), (4e6, false));
         assert_eq!(estimate(6_100, true), (2e6, true));
-        assert_eq!(estimate(7_000, true), (2e6, false), "once");
+        assert_eq!(estimate(6_500, true), (2e6, false), "once");
     }
 
     #[test]

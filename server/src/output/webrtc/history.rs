@@ -14,6 +14,9 @@ const SPAN: Duration = Duration::from_secs(10);
 /// The same in packets, for any bit rate: half of what can be told from each other by 16 bits.
 pub const MAX_PACKETS: usize = 1 << 15;
 
+/// Whoever sends nothing for so long has paused.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// A packet and what is known of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -33,6 +36,8 @@ pub struct History {
     next: u16,
     /// So many are known of: those up to the last that arrived.
     known: usize,
+    /// When sending went on after the last pause.
+    resumed: Option<Instant>,
 }
 
 impl History {
@@ -44,6 +49,9 @@ impl History {
     /// A packet of so many bytes leaves.
     pub fn add(&mut self, now: Instant, size: usize) {
         self.forget(now, MAX_PACKETS - 1);
+        if self.packets.back().is_some_and(|last| now.saturating_duration_since(last.departure) > PAUSE) {
+            self.resumed = Some(now);
+        }
         self.packets.push_back(Report { departure: now, size, arrived: false, arrival: None });
         self.next = self.next.wrapping_add(1);
     }
@@ -60,12 +68,10 @@ impl History {
         }
     }
 
-    /// For how long packets were sent after the last one that is known to have arrived.
+    /// For how long packets were sent, without a pause, after the last one that is known to have arrived.
     pub fn unreported(&self) -> Duration {
-        let (first, last) = (self.packets.front(), self.packets.back());
-        first
-            .zip(last)
-            .map_or(Duration::ZERO, |(first, last)| last.departure.saturating_duration_since(first.departure))
+        let (Some(first), Some(last)) = (self.packets.front(), self.packets.back()) else { return Duration::ZERO };
+        last.departure.saturating_duration_since(self.resumed.map_or(first.departure, |at| at.max(first.departure)))
     }
 
     /// Keeps so many at most, and none that is old.
@@ -174,6 +180,17 @@ mod tests {
         assert_eq!(history.unreported(), Duration::from_millis(99 * 33));
         history.acknowledge(at(3_300), arrived(20, 1));
         assert_eq!((history.take().len(), history.unreported()), (21, Duration::from_millis(78 * 33)));
+    }
+
+    #[test]
+    fn a_pause_after_a_packet_that_was_lost_is_no_queue() {
+        let (mut history, start) = (History::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        (0..10).for_each(|i| history.add(at(i * 33), 1000));
+        history.acknowledge(at(300), arrived(8, 1));
+        assert_eq!(history.take().len(), 9);
+        (0..10).for_each(|i| history.add(at(3_000 + i * 33), 1000));
+        assert_eq!(history.unreported(), Duration::from_millis(9 * 33));
     }
 
     #[test]
