@@ -20,7 +20,7 @@ pub use self::guide::Guide;
 use self::place::Place;
 pub use self::place::Said;
 use crate::discovery::{self, Discovery, Found};
-use crate::heard::{Heard, Next, Wish};
+use crate::heard::{Heard, Next, Wish, is_mjpeg};
 use crate::receive::rtp::senders::Senders;
 use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::Camera;
@@ -154,6 +154,17 @@ impl Located {
             Some(url) => prove(url, &self.label, http).await.map(drop),
             None => Ok(()),
         }
+    }
+
+    /// By what carries the stream: not WebRTC for MJPEG. Where there is that alone, the server says why not.
+    fn carried(self) -> Self {
+        let is_other = |way: &Way| way.transport() != Transport::WebRtc;
+        if self.codec != Some(Codec::Mjpeg) || !self.ways.iter().any(is_other) {
+            return self;
+        }
+        // Another of its streams may come by it.
+        let whole = Some(Box::new(self.whole()));
+        Self { ways: self.ways.into_iter().filter(is_other).collect(), whole, ..self }
     }
 
     /// The server, whichever of its streams was chosen.
@@ -333,7 +344,9 @@ impl Finder {
         let mut first_heard: Option<Instant> = None;
         let chosen = lock(heard).take_chosen();
         if let Some(server) = chosen {
-            return take(heard, viewer, &server, true, None, config).map(Located::chosen);
+            // WebRTC, which proves it, does not carry MJPEG.
+            let must_prove = !is_mjpeg(&server.announcement);
+            return take(heard, viewer, &server, must_prove, None, config).map(Located::chosen);
         }
         loop {
             let now = Instant::now();
@@ -642,11 +655,6 @@ fn located(
         }));
     }
     let codec = announcement.streams.first().and_then(|stream| stream.codec.parse().ok());
-    // WebRTC does not carry it; who wants or needs that alone is told so by the server.
-    let needs_webrtc = chosen == Some(Transport::WebRtc) || must_prove || all.len() == 1;
-    if codec == Some(Codec::Mjpeg) && !needs_webrtc {
-        all.retain(|way| way.transport() != Transport::WebRtc);
-    }
     let has: Vec<_> = all.iter().map(|way| way.transport().name()).collect();
     let has = if has.is_empty() { "nothing that this program knows".to_owned() } else { has.join(", ") };
     let is_chosen = |way: &Way| chosen.is_none_or(|chosen| chosen == way.transport());
@@ -897,11 +905,15 @@ mod tests {
         let (name, codec) = ("stream1".to_owned(), "mjpeg".to_owned());
         mjpeg.announcement.streams = vec![StreamInfo { name, codec, width: 1280, height: 720, fps: 30.0 }];
         let names = |found: &Found, chosen| {
-            let ways = located(found, chosen, false, None).unwrap().ways;
+            let ways = located(found, chosen, false, None).unwrap().carried().ways;
             ways.iter().map(|way| way.transport().name()).collect::<Vec<_>>()
         };
         assert_eq!(names(&mjpeg, None), ["rtp", "rtsp"]);
-        let server = located(&mjpeg, None, false, None).unwrap();
+        let server = located(&mjpeg, None, false, None).unwrap().carried();
+        assert!(server.whole().ways.iter().any(|way| way.transport() == Transport::WebRtc), "for its other streams");
+        // A stream that was chosen counts, not the first one.
+        let other = Located { codec: Some(Codec::H264), ..server.whole() }.carried();
+        assert_eq!(other.ways[0].transport(), Transport::WebRtc);
         assert!(matches!(server.ways[0], Way::Rtp(Source { codec: Codec::Mjpeg, payload_type: Some(26), .. })));
         // The server says why not.
         assert_eq!(names(&mjpeg, Some(Transport::WebRtc)), ["webrtc"]);

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use rov_common::codec::Codec;
 use rov_common::discovery::Announcement;
 use tracing::debug;
 
@@ -182,8 +183,13 @@ impl Wish {
         self.name.as_ref().is_none_or(|name| *name == announcement.name)
     }
 
-    /// Whether the session will prove the key that is announced: WebRTC does, by DTLS.
+    /// Whether the session will prove the key that is announced: WebRTC does, by DTLS, but does not carry MJPEG.
     fn proves(&self, announcement: &Announcement) -> bool {
+        self.may_prove(announcement) && !is_mjpeg(announcement)
+    }
+
+    /// The same, of any stream: a server that sends MJPEG from now on is no other one where it was.
+    fn may_prove(&self, announcement: &Announcement) -> bool {
         let by_webrtc = self.transport.is_none_or(|transport| transport == Transport::WebRtc);
         by_webrtc && can_prove(announcement)
     }
@@ -443,7 +449,7 @@ impl Heard {
     pub fn is_overtaken(&self, tried: &Found, wish: &Wish, since: Instant, now: Instant) -> bool {
         let Some(watched) = &self.watched else { return false };
         let address = watched.server.address;
-        let is_trusted = |found: &Found| wish.proves(&found.announcement) || !self.needs_proof(watched);
+        let is_trusted = |found: &Found| wish.may_prove(&found.announcement) || !self.needs_proof(watched);
         let is_back = |found: &Found| {
             found.address == address && found.seen > since && watched.is_itself(found) && is_trusted(found)
         };
@@ -523,7 +529,7 @@ impl Heard {
         Some(Question { text, offers: vec![back.offer(label)], takes_first_at: None })
     }
 
-    /// The pilot chose this one of [`Self::back`]: it is tried next, and has to prove its key.
+    /// The pilot chose this one of [`Self::back`]: it is tried next, and has to prove its key, if it can.
     pub fn choose(&mut self, offer: Offer) {
         self.chosen = Some(offer);
     }
@@ -593,7 +599,8 @@ impl Heard {
         }
         // Not what claims its key and did not prove it.
         let is_itself = |found: &Found| {
-            let is_where_it_was = found.address == before.address && is_trusted(found);
+            let may_prove = !needs_proof || wish.may_prove(&found.announcement);
+            let is_where_it_was = found.address == before.address && may_prove;
             watched.is_itself(found) && (is_where_it_was || wish.proves(&found.announcement))
         };
         let others: Vec<_> = servers.iter().filter(|found| !is_itself(found)).cloned().collect();
@@ -661,7 +668,8 @@ impl Heard {
         let address = watched.server.address;
         same.retain(|found| {
             let proves = wish.proves(&found.announcement);
-            let is_where_it_was = found.address == address && (proves || !self.needs_proof(watched));
+            let may_prove = wish.may_prove(&found.announcement) || !self.needs_proof(watched);
+            let is_where_it_was = found.address == address && may_prove;
             is_where_it_was || proves && !self.refused.has(found.address, now)
         });
         // Where it was, unless somebody else answers there.
@@ -700,6 +708,11 @@ fn differs(this: Option<u32>, that: Option<u32>) -> bool {
 /// A key, by WebRTC.
 fn can_prove(announcement: &Announcement) -> bool {
     announcement.key.is_some() && announcement.transports.iter().any(|word| word == "webrtc")
+}
+
+/// Whether its first stream is MJPEG.
+pub fn is_mjpeg(announcement: &Announcement) -> bool {
+    announcement.streams.first().is_some_and(|stream| stream.codec == Codec::Mjpeg.name())
 }
 
 fn is_old(found: &Found, now: Instant) -> bool {

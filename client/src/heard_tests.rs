@@ -1,6 +1,6 @@
 //! The rule, case by case. Each vehicle of these tests is a letter; the clock is moved by hand.
 
-use rov_common::discovery::VERSION;
+use rov_common::discovery::{StreamInfo, VERSION};
 
 use super::*;
 
@@ -235,6 +235,31 @@ fn what_the_transport_cannot_prove_is_not_followed() {
     let a = server("a", Some("ka"));
     let mut world = World::watching(&a, &[]);
     world.wish.transport = Some(Transport::Rtsp);
+    assert_eq!(addresses(&question(world.lose(&[(&a, ELSEWHERE)]))), [ELSEWHERE]);
+}
+
+/// What WebRTC does not carry.
+fn of_mjpeg(announcement: Announcement) -> Announcement {
+    let (name, codec) = ("stream1".to_owned(), "mjpeg".to_owned());
+    Announcement { streams: vec![StreamInfo { name, codec, width: 1280, height: 720, fps: 30.0 }], ..announcement }
+}
+
+#[test]
+fn a_server_of_mjpeg_never_has_to_prove_its_key_as_no_session_can() {
+    let a = of_mjpeg(server("a", Some("ka")));
+    let mut world = World::watching(&a, &[]);
+    assert_eq!(addresses(&question(world.lose(&[(&a, ELSEWHERE)]))), [ELSEWHERE]);
+    let mut world = World::new();
+    world.hear(&a, NEMO);
+    world.hear(&a, ELSEWHERE);
+    let asked = question(world.next());
+    assert_eq!(addresses(&asked), [NEMO, ELSEWHERE]);
+    let chosen = world.heard.offered(&asked.offers[1]).expect("it is heard");
+    assert!(!world.heard.has_to_prove(&chosen, &world.wish, world.now));
+    // One that sends it from now on is the same where it was.
+    let mut world = World::watching(&server("a", Some("ka")), &[]);
+    assert_eq!(watched(&world.lose(&[(&a, NEMO)])), Some((NEMO.to_owned(), false)));
+    let mut world = World::watching(&server("a", Some("ka")), &[]);
     assert_eq!(addresses(&question(world.lose(&[(&a, ELSEWHERE)]))), [ELSEWHERE]);
 }
 

@@ -56,9 +56,10 @@ impl Guide {
             Some(server) => server,
             None => self.search(config, viewer).await?,
         };
-        let Some(wanted) = &config.stream else { return Ok(server) };
+        let Some(wanted) = &config.stream else { return Ok(server.carried()) };
         let found = server.clone();
-        server.select(wanted, config).await.inspect_err(|_| self.failed(&found, Duration::ZERO))
+        let selected = server.select(wanted, config).await.inspect_err(|_| self.failed(&found, Duration::ZERO))?;
+        Ok(selected.carried())
     }
 
     fn standing(&self) -> Option<Located> {
