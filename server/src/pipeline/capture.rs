@@ -28,7 +28,7 @@ use super::live::ToSet;
 use super::local_time::LocalTime;
 use super::pip::Tap;
 use super::plan::{BranchPlan, Plan};
-use super::playable;
+use super::playable::{self, Judge, Verdict};
 use super::still::Still;
 use super::times::Times;
 use super::valve::Valve;
@@ -227,6 +227,8 @@ pub struct Branch {
     /// Properties that are set between two pictures: see `live::set_in_stream`.
     pub(super) to_set: Mutex<Vec<ToSet>>,
     pub(super) codec: Codec,
+    /// Of what nothing here has encoded.
+    judge: Mutex<Judge>,
     /// Set when the tail is there, for a user's pipeline only after the start.
     pub(super) output: OnceLock<TailElements>,
 }
@@ -449,6 +451,7 @@ impl Branch {
             format: Mutex::default(),
             to_set: Mutex::default(),
             codec,
+            judge: Mutex::default(),
             output: OnceLock::new(),
         }
     }
@@ -606,12 +609,16 @@ pub(super) fn deliver(
     if capture.stopped.load(Ordering::Acquire) {
         return;
     }
-    if let Some(problem) = checked.then(|| playable::problem(branch.codec, &map)).flatten() {
-        // Once: nothing goes out after it.
-        if !capture.stopped.swap(true, Ordering::AcqRel) {
-            (capture.on_event)(GraphEvent::Refused(playable::refusal(branch.codec, problem, capture.source)));
+    match if checked { lock(&branch.judge).judge(branch.codec, &map) } else { Verdict::Passes } {
+        Verdict::Passes => {}
+        Verdict::LeftOut => return capture.frames_damaged.add(),
+        Verdict::Refused(problem) => {
+            // Once: nothing goes out after it.
+            if !capture.stopped.swap(true, Ordering::AcqRel) {
+                (capture.on_event)(GraphEvent::Refused(playable::refusal(branch.codec, problem, capture.source)));
+            }
+            return;
         }
-        return;
     }
     // Side by side, for `LocalTime`.
     let (now, here) = (clock::running_time(sink.upcast_ref()), Instant::now());

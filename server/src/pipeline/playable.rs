@@ -48,6 +48,40 @@ pub fn problem(codec: Codec, au: &[u8]) -> Option<Problem> {
     None
 }
 
+/// Of MJPEG, where each picture stands for itself: a damaged header is of one picture, a format of all.
+const REFUSED_AFTER: u32 = 10;
+
+/// What becomes of an access unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Passes,
+    /// It is taken for damaged.
+    LeftOut,
+    Refused(Problem),
+}
+
+/// Judges one access unit after the other.
+#[derive(Debug, Default)]
+pub struct Judge {
+    /// That of the newest, and how many in a row have it.
+    problem: Option<(Problem, u32)>,
+}
+
+impl Judge {
+    pub fn judge(&mut self, codec: Codec, au: &[u8]) -> Verdict {
+        let Some(problem) = problem(codec, au) else {
+            self.problem = None;
+            return Verdict::Passes;
+        };
+        let before = self.problem.filter(|(before, _)| *before == problem).map_or(0, |(_, count)| count);
+        self.problem = Some((problem, before + 1));
+        match codec == Codec::Mjpeg && before + 1 < REFUSED_AFTER {
+            true => Verdict::LeftOut,
+            false => Verdict::Refused(problem),
+        }
+    }
+}
+
 /// Decoders of H.265 take main and main 10: 4:2:0 with 8 or 10 bit. Slices of type B are no problem by themselves, as
 /// many encoders use them without looking ahead; the SPS says whether pictures change their order.
 fn h265_sps_problem(sps: &H265SpsInfo) -> Option<Problem> {
@@ -195,6 +229,21 @@ mod tests {
         let text = refusal(Codec::Mjpeg, grey, SourceKind::Pipeline);
         assert!(text.starts_with("the MJPEG stream is grey without colour, which RTP has no room for"), "{text}");
         assert!(text.contains("format=I420 ! jpegenc, or end it"), "{text}");
+    }
+
+    #[test]
+    fn a_picture_with_a_damaged_header_is_left_out_and_a_format_of_ten_is_refused() {
+        let usual: &[u8] = include_bytes!("../../../fuzz/corpus/jpeg/420.jpg");
+        let grey: &[u8] = include_bytes!("../../../fuzz/corpus/jpeg/grey.jpg");
+        let mut judge = Judge::default();
+        let mut judged = |au| judge.judge(Codec::Mjpeg, au);
+        for _ in 0..20 {
+            assert_eq!([judged(grey), judged(usual)], [Verdict::LeftOut, Verdict::Passes]);
+        }
+        assert!((1..REFUSED_AFTER).all(|_| judged(grey) == Verdict::LeftOut));
+        assert_eq!(judged(grey), Verdict::Refused(Problem::Format("grey without colour")));
+        let b = [0, 0, 1, 0x01, 0b1001_1100];
+        assert_eq!(Judge::default().judge(Codec::H264, &b), Verdict::Refused(Problem::BFrames));
     }
 
     #[test]
