@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rov_common::access_unit::AccessUnit;
 use rov_common::api::{CaptureTime, StreamStats};
 use rov_common::capture_clock::CaptureClock;
-use rov_common::codec::{self, Codec, ParameterSetCache, ParameterSets};
+use rov_common::codec::{self, Codec, ParameterSetCache, ParameterSets, jpeg};
 use rov_common::latency_mode::LatencyMode;
 use rov_common::sync::lock;
 use rov_common::units::Bitrate;
@@ -27,7 +27,7 @@ pub use self::catalogue::{NoSuchStream, Streams};
 pub use self::demand::{Awake, Control, Demand};
 pub use self::status::{Keyframes, Keyless, Status};
 use self::timeline::Timeline;
-use crate::packetize::{Frame, packetize};
+use crate::packetize::{self, Frame, packetize};
 
 /// Frames that wait for one output, for so long: then the newest keyframe is worth more than the rest.
 const OUTPUT_CAPACITY: usize = 8;
@@ -53,6 +53,8 @@ struct Rewriting {
     timeline: Timeline,
     parameter_sets: ParameterSetCache,
     latency: LatencyMode,
+    /// Why the newest picture of MJPEG that is whole has no room in RTP, as was said.
+    no_room: Option<jpeg::Problem>,
 }
 
 impl Stream {
@@ -72,6 +74,7 @@ impl Stream {
                 timeline: Timeline::new(clock.started()),
                 parameter_sets: ParameterSetCache::new(codec),
                 latency: LatencyMode::default(),
+                no_room: None,
             }),
             outputs: Mutex::new(Vec::new()),
         };
@@ -175,7 +178,19 @@ impl Stream {
         let (pts, captured_at) = rewriting.timeline.map(unit.pts, unit.captured_at);
         let latency = rewriting.latency;
         drop(rewriting);
-        Frame { latency, ..packetize(self.codec, &unit, pts, self.clock.at(captured_at)) }
+        let frame = packetize(self.codec, &unit, pts, self.clock.at(captured_at));
+        if frame.payloads.is_empty() && self.codec == Codec::Mjpeg {
+            self.say_no_room(&unit.data);
+        }
+        Frame { latency, ..frame }
+    }
+
+    /// Once, where a picture has no room in RTP; a damaged one says nothing of the others.
+    fn say_no_room(&self, picture: &[u8]) {
+        let Some(problem) = packetize::jpeg::no_room(picture) else { return };
+        if lock(&self.rewriting).no_room.replace(problem) != Some(problem) {
+            tracing::warn!("nothing of {} is sent by RTP and RTSP, as it is {problem}", self.name);
+        }
     }
 
     /// `profile_idc` and `profile_iop` of a stream of H.264 (RFC 6184 section 8.1), once its SPS is known.
@@ -315,6 +330,19 @@ mod tests {
         stream.publish(unit(true, 132), later);
         assert_eq!(stream.status().health(), (StreamState::Running, None));
         assert_eq!(stream.status().keyless(later).map(|keyless| keyless.lasted), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_has_no_room_in_rtp_is_said_of_the_stream_and_not_of_a_damaged_picture() {
+        let (stream, _requests) = Stream::new("cam1", "stream1", Codec::Mjpeg, CaptureClock::start());
+        let usual: &[u8] = include_bytes!("../../fuzz/corpus/jpeg/420.jpg");
+        let grey: &[u8] = include_bytes!("../../fuzz/corpus/jpeg/grey.jpg");
+        let said = |picture: &'static [u8]| {
+            stream.publish(AccessUnit { data: picture.into(), ..unit(true, 0) }, Instant::now());
+            lock(&stream.rewriting).no_room
+        };
+        assert_eq!([said(usual), said(&usual[..200])], [None, None]);
+        assert_eq!(said(grey), Some(jpeg::Problem("grey without colour")));
     }
 
     /// As a substitute at 10 ms, and then a camera at 800.

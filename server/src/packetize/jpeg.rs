@@ -62,6 +62,11 @@ pub fn payloads(picture: &[u8]) -> Result<Vec<Bytes>, Problem> {
     Ok(payloads)
 }
 
+/// Why pictures of this kind have no room in RTP: nothing where one is only damaged.
+pub fn no_room(picture: &[u8]) -> Option<Problem> {
+    payloads(picture).err().filter(|problem| *problem != jpeg::NOT_WHOLE)
+}
+
 #[cfg(test)]
 mod tests {
     use gstreamer as gst;

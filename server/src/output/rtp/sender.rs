@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use rov_common::codec::Codec;
 use rov_common::fec::Encoder;
 
 use super::Shared;
@@ -13,7 +12,7 @@ use super::links::{Links, Port};
 use super::pace::{Pacer, frame_interval};
 use super::packet::Session;
 use crate::config::RtpConfig;
-use crate::packetize::{Anchor, Frame, jpeg};
+use crate::packetize::{Anchor, Frame};
 use crate::stream::{OutputQueue, Stream};
 
 /// One source on a LAN may report so often (RFC 3550 section 6.2 counts in shares of the bandwidth: this is 100 bytes).
@@ -53,8 +52,6 @@ pub(super) struct Sender {
     keyframe: bool,
     /// The packets of the frame that is being sent.
     sent: Vec<Vec<u8>>,
-    /// That a picture has no room in RTP; it is of all of them.
-    has_told: bool,
 }
 
 impl Sender {
@@ -84,7 +81,6 @@ impl Sender {
             fec_percent: config.fec_percent,
             keyframe: false,
             sent: Vec::new(),
-            has_told: false,
         }
     }
 
@@ -135,10 +131,6 @@ impl Sender {
             self.report(start);
         }
         let packets = frame.payloads.len();
-        if packets == 0 && self.stream.codec() == Codec::Mjpeg && !std::mem::replace(&mut self.has_told, true) {
-            let problem = jpeg::payloads(&frame.unit).err().map_or("", |problem| problem.0);
-            tracing::warn!("RTP: nothing of {} is sent, as it is {problem}", self.stream.name());
-        }
         self.sent.resize_with(packets, Vec::new);
         // Where each frame is a keyframe, the next one is as good as a repair.
         let after_keyframe = std::mem::replace(&mut self.keyframe, frame.keyframe);
