@@ -149,15 +149,24 @@ export class Watched {
       probed: null,
     }
     mine.open(this.#ofStream("whep"), track => this.#show(mine, track), this.#failures > 1).then(() => {
-      if (mine === this.session) this.on.opened?.()
+      if (mine !== this.session) return
+      this.#isMjpeg = false
+      this.on.opened?.()
     }).catch(error => {
       if (mine !== this.session) return
       this.#leave(failure(error), error instanceof Refused)
-      this.#isMjpeg = error.isMjpeg === true
-      if (this.#isMjpeg) this.#showByHttp("This stream is MJPEG: pictures by HTTP")
+      if (error instanceof Refused) this.#setMjpeg(error.isMjpeg)
       // One that refuses a stream has others to choose from.
       if (error instanceof Refused) this.on.opened?.()
     })
+  }
+
+  /** By its answer; an outage says nothing of it, and the pictures go on at their own rate after that. */
+  #setMjpeg(isMjpeg) {
+    // Pictures that were begun before come at another rate.
+    if (isMjpeg && !this.#isMjpeg) this.stopPreview()
+    this.#isMjpeg = isMjpeg
+    if (isMjpeg) this.#showByHttp("This stream is MJPEG: pictures by HTTP")
   }
 
   #leave(reason, refused = false) {
