@@ -25,6 +25,11 @@ impl Clip {
     /// # Errors
     /// Where the newest keyframe is not understood.
     pub fn new(codec: Codec, mut pictures: Vec<Picture>, title: Option<&str>) -> Result<Self, Unrecordable> {
+        // Of pictures that stand for themselves a damaged one is left out, where others are not.
+        let is_whole = |picture: &Picture| Format::of(codec, &picture.unit).is_ok();
+        if codec == Codec::Mjpeg && pictures.iter().any(is_whole) {
+            pictures.retain(is_whole);
+        }
         let keyframes = pictures.iter().enumerate().rev().filter(|(_, picture)| picture.keyframe);
         let mut newest = None;
         for (at, keyframe) in keyframes {

@@ -293,6 +293,12 @@ fn pictures_of_mjpeg_are_in_files_as_they_are() {
     muxer.push(&pictures[0]);
     assert!(muxer.flush().is_some_and(|fragment| fragment.ends_with(jpeg)));
     assert!(muxer.late(&pictures[1]).ends_with(jpeg));
+    let damaged = Picture { unit: Bytes::from_static(&jpeg[..9]), ..picture(3, 33, true) };
+    let mut with_damaged = pictures.clone();
+    with_damaged.insert(1, damaged.clone());
+    with_damaged.push(damaged.clone());
+    assert_eq!(Clip::new(Codec::Mjpeg, with_damaged, None).expect("a clip").pictures.len(), 3);
+    assert!(matches!(Clip::new(Codec::Mjpeg, vec![damaged], None), Err(Unrecordable::NoJpeg)));
     let clip = Clip::new(Codec::Mjpeg, pictures, None).expect("a clip");
     assert_eq!(clip.length, (clip.header.len() + 3 * jpeg.len()) as u64);
     assert_eq!(Clip::sample(Codec::Mjpeg, &clip.pictures[2]), jpeg);
