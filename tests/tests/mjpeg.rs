@@ -119,10 +119,13 @@ fn rov_client_shows_it_by_every_way_that_carries_it() {
     let (whep, rtsp) = (server.url("/whep"), server.stats().rtsp.expect("RTSP is served").urls.remove(0));
     let listens = ["--transport", "rtp", "--rtp-host", "127.0.0.1", "--rtp-port", &port, "--codec", "mjpeg"];
     // By WebRTC it is refused, and comes by what the statistics name beside that.
-    for (args, transport) in [(&["--url", &rtsp][..], "rtsp"), (&listens, "rtp"), (&["--url", &whep], "rtp")] {
+    // A busy machine may take RTSP, where no RTP has come in time.
+    let either = &["rtp", "rtsp"][..];
+    for (args, ways) in [(&["--url", &rtsp][..], &["rtsp"][..]), (&listens, &["rtp"]), (&["--url", &whep], either)] {
         let mut client = Client::start(args);
         let report = client.wait_for_frames(0, 30);
-        assert_eq!((report.width, report.height, report.transport.as_str()), (320, 240, transport), "{report:?}");
+        assert_eq!((report.width, report.height), (320, 240), "{report:?}");
+        assert!(ways.contains(&report.transport.as_str()), "{report:?}");
         assert!(["jpegdec", "avdec_mjpeg"].contains(&report.decoder.as_str()), "{report:?}");
     }
 }
@@ -138,7 +141,7 @@ fn the_page_shows_it_by_http_and_says_why() {
     let before = rate();
     until_true("pictures go on", START, || rate() > before + 30);
     // It asks again now and then whether there is a session now, and the pictures go on meanwhile.
-    assert_eq!(server.stats().jpeg.viewers, 1);
+    until_true("one viewer", START, || server.stats().jpeg.viewers == 1);
 }
 
 fn path(file: &Path) -> String {
