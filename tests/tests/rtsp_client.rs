@@ -201,7 +201,7 @@ fn what_a_camera_does_not_have_is_said() {
         format!("rtsp://{closed}/cam")
     };
     for (url, code, message) in [
-        (&sound.url, 2, "has no H.264 or H.265 video at /cam, only audio PCMA"),
+        (&sound.url, 2, "has no H.264, H.265 or MJPEG video at /cam, only audio PCMA"),
         (&nowhere, 3, "has nothing at /nowhere (404)"),
         (&password_in_path, 3, "has nothing at /nowhere/user... (404)"),
         (&gone, 3, "does not answer by RTSP: "),
