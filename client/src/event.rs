@@ -27,7 +27,7 @@ use crate::{clip, snapshot};
 /// In the folder of each event.
 pub const FILE: &str = "event.json";
 /// Of what was still to come.
-pub const NOT_AWAITED: &str = "the program ended before it was there";
+const NOT_AWAITED: &str = "the program ended before it was there";
 /// Characters of a text.
 pub const LONGEST_TEXT: usize = 300;
 /// Around the moment, and a little for the way of the picture to here.

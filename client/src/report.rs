@@ -10,6 +10,8 @@ use crate::event::{self, Event, Part, Picture, Place};
 const FILE: &str = "report.html";
 /// At the end of the name of what the page gives of an event's clip, which follows what it gives of the event.
 const CLIP: &str = "_event_clip";
+/// Of what was still to come.
+const NOT_COME: &str = "it was still to come, and is not there";
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#16202a}\
     section{border-top:1px solid #c8d2da;padding:1rem 0;break-inside:avoid}h1,h2{line-height:1.2}h2{margin:0;font-size:1.1rem}\
     p.text{font-size:1.2rem;white-space:pre-wrap;overflow-wrap:anywhere;margin:.3rem 0}img{max-width:100%;height:auto;display:block}\
@@ -231,12 +233,18 @@ fn address(folder: &Path, place: &Path, part: &Part) -> Result<String, String> {
     let is_name = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
     if !is_name || !folder.join(place).join(file).is_file() {
         return Err(match part {
-            Part::Awaited(_) => event::NOT_AWAITED.to_owned(),
+            Part::Awaited(_) => packed_clip(folder, place).unwrap_or_else(|| NOT_COME.to_owned()),
             _ => format!("the file {file} is not there"),
         });
     }
     let names = place.iter().filter_map(|name| name.to_str()).chain([file.as_str()]);
     Ok(format!("./{}", names.map(encoded).collect::<Vec<_>>().join("/")))
+}
+
+/// Where the clip of an event of the page is, if that is not unpacked.
+fn packed_clip(folder: &Path, place: &Path) -> Option<String> {
+    let file = format!("{}_clip.zip", place.file_name()?.to_str()?);
+    folder.join(&file).is_file().then(|| format!("it is in {file}, which is not unpacked"))
 }
 
 /// As RFC 3986 has it: nothing in it means anything in HTML.
@@ -362,8 +370,7 @@ mod tests {
             (Part::Awaited("clip.mp4".to_owned()), false),
         ] {
             let address = address(folder.path(), Path::new("one"), &part);
-            let expected =
-                if is_there { Ok("./one/snapshot.jpg".to_owned()) } else { Err(event::NOT_AWAITED.to_owned()) };
+            let expected = if is_there { Ok("./one/snapshot.jpg".to_owned()) } else { Err(NOT_COME.to_owned()) };
             assert_eq!(address, expected);
         }
     }
@@ -376,10 +383,11 @@ mod tests {
             event.pictures[0].clip = clip;
             event
         };
-        let follows = Part::Failed("it follows".to_owned());
-        // Beside each other; in a folder of its own; both files in folders of their own.
+        let follows = Part::Awaited("clip.mp4".to_owned());
+        // Both into one folder, where the first is what stays; in a folder of its own; both files in folders of their own.
         let first = format!("{}_event", name(1));
         let folder = dive(&[(&first, noted(1, follows.clone()))]);
+        fs::write(folder.path().join(&first).join("clip.mp4"), b"clip").expect("a file");
         let unpack = |inside: String, event: &Event| {
             let path = folder.path().join(inside);
             fs::create_dir_all(&path).expect("a folder");
@@ -395,7 +403,7 @@ mod tests {
         for file in [1, 2, 3, 4].map(|number| format!("{}_event.zip", name(number))) {
             fs::write(folder.path().join(file), b"PK").expect("a file");
         }
-        for file in [2, 3].map(|number| format!("{}_event_clip.zip", name(number))) {
+        for file in [1, 2, 3].map(|number| format!("{}_event_clip.zip", name(number))) {
             fs::write(folder.path().join(file), b"PK").expect("a file");
         }
         let (path, events) = write(folder.path()).expect("a report");
@@ -404,6 +412,9 @@ mod tests {
         let (second, third) = (name(2), name(3));
         assert!(page.contains(&format!("src=\"./{second}_event/{second}_event/snapshot.jpg\"")), "{page}");
         assert!(page.contains(&format!("href=\"./{third}_event_clip/{third}_event/clip.mp4\"")), "{page}");
+        assert!(page.contains(&format!("href=\"./{first}/clip.mp4\"")), "{page}");
+        let in_zip = format!("No clip: it is in {second}_event_clip.zip, which is not unpacked");
+        assert!(page.contains(&in_zip), "{page}");
         let packed = format!("not unpacked: 2: {}_event_clip.zip, {}_event.zip", name(2), name(4));
         assert!(page.contains(&packed), "{page}");
     }

@@ -10,7 +10,8 @@ const AFTER_MS = 5500
 const CLIP_S = 11
 /** A server that gives others their clips, or does not answer, is asked again while it can still have the moment. */
 const RETRY_MS = 3000
-const RETRY_LIMIT_MS = 18000
+/** Where the server does not say how much it keeps. */
+const KEPT_S = 26.5
 /** Of a picture that is older the place is not known: telemetry is that of the moment. */
 const PLACE_MS = 1000
 /** More are not fetched at once: picture and text are saved without. */
@@ -42,13 +43,13 @@ export const refused = reason => ({ cancel() {}, save: async () => `No event was
 export class Note {
   /**
    * `picture`: a promise of a PNG. `time`: when it was shown, as the browser knows it, `age` ms ago. `server`: the id of the
-   * one that has the clip, if known; `noClip`: why there is none.
+   * one that has the clip, if known; `kept`: the seconds that it keeps; `noClip`: why there is none.
    */
-  constructor({ vehicle, camera, stream, time, age, remarks, telemetry, picture, server, noClip }) {
+  constructor({ vehicle, camera, stream, time, age, remarks, telemetry, picture, server, kept, noClip }) {
     this.time = time
     this.stop = new AbortController()
     this.picture = picture.then(blob => blob.arrayBuffer()).catch(failed)
-    this.clip = noClip ? Promise.resolve(failed(noClip)) : this.fetch(stream, server).catch(failed)
+    this.clip = noClip ? Promise.resolve(failed(noClip)) : this.fetch(stream, server, kept ?? KEPT_S).catch(failed)
     this.event = {
       captured: `${time.toISOString().slice(0, -1)}000Z`,
       vehicle, place: age > PLACE_MS ? {} : placeOf(telemetry), telemetry,
@@ -59,10 +60,11 @@ export class Note {
   }
 
   /** Once the seconds after it are there. */
-  async fetch(stream, server) {
+  async fetch(stream, server, kept) {
     if (clips >= MOST_CLIPS) throw new Error(`${MOST_CLIPS} clips are still being fetched`)
     clips += 1
     const limit = setTimeout(() => this.stop.abort(new Error("the clip did not come in time")), CLIP_MS)
+    const retryLimit = kept * 1000 - AFTER_MS - RETRY_MS
     try {
       await pause(AFTER_MS)
       for (const due = performance.now(); ;) {
@@ -73,7 +75,7 @@ export class Note {
           return await clip.blob.arrayBuffer()
         } catch (error) {
           const isForNow = error instanceof TypeError || error.status === 503
-          if (!isForNow || late >= RETRY_LIMIT_MS || this.stop.signal.aborted) throw error
+          if (!isForNow || late >= retryLimit || this.stop.signal.aborted) throw error
         }
         await pause(RETRY_MS)
       }
@@ -90,8 +92,8 @@ export class Note {
   /** Downloads a ZIP file with the parts that have bytes, and with the event as it is known now; its name. */
   #keep(text, parts, ending) {
     const picture = { ...this.of }, files = []
-    for (const [what, { file, bytes, failed }] of Object.entries(parts)) {
-      picture[what] = failed ? { failed } : { file }
+    for (const [what, { file, bytes, failed, awaited }] of Object.entries(parts)) {
+      picture[what] = failed ? { failed } : awaited ? { awaited } : { file }
       if (bytes) files.push({ name: `${this.name}/${file}`, bytes: new Uint8Array(bytes) })
     }
     const json = JSON.stringify({ text, ...this.event, pictures: [picture] }, null, 2)
@@ -106,7 +108,7 @@ export class Note {
     const snapshot = part("snapshot.png", await this.picture)
     // It may have come while the text was typed.
     const early = await Promise.race([this.clip, null])
-    const follows = { failed: `it is in ${this.name}_clip.zip, if it could be fetched` }
+    const follows = { awaited: "clip.mp4" }
     const names = [this.#keep(text, { snapshot, clip: early ? part("clip.mp4", early) : follows }, ".zip")]
     if (!early) say(`Saved ${names[0]}; its clip follows`)
     const clip = part("clip.mp4", early ?? await this.clip)
@@ -115,6 +117,8 @@ export class Note {
     }
     const missing = [["picture", snapshot], ["clip", clip]].filter(([, part]) => part.failed)
     const reasons = missing.map(([what, part]) => `no ${what}: ${part.failed}`).join("; ")
-    return `Saved ${names.join(" and ")}${reasons && `, but ${reasons}`}`
+    // So long after the key a browser may ask first, or refuse.
+    const second = names[1] ? `; its clip is ${names[1]}, if the browser allows a second download` : ""
+    return `Saved ${names[0]}${second}${reasons && `, but ${reasons}`}`
   }
 }

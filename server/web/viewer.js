@@ -616,11 +616,11 @@ function newNote() {
   const { mark } = view(now, what(main))
   if (mark?.title) remarks.push(`It was marked: ${[mark.title, mark.detail].filter(Boolean).join(", ")}.`)
   if (isBehind) remarks.push("Another server is connected by now: its telemetry is left out.")
-  const camera = server?.streams.find(({ name }) => name === shown)?.camera ?? ""
+  const { camera = "", ring } = server?.streams.find(({ name }) => name === shown) ?? {}
   const time = new Date(Date.now() - age)
   return new Note({
     vehicle: server?.name ?? "", camera, stream: shown ?? "", time, age, remarks, picture, server: server?.id,
-    telemetry: isBehind ? {} : measured(), noClip: isBehind && "another server answers by now",
+    kept: ring?.limit_seconds, telemetry: isBehind ? {} : measured(), noClip: isBehind && "another server answers by now",
   })
 }
 

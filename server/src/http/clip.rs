@@ -30,8 +30,8 @@ use super::{Api, Arrival, Choice, Failure};
 use crate::output::ring::RingOutput;
 
 /// Clips of a stream at once, and of them to one address: each may hold as much as its ring.
-const CLIPS: usize = 3;
-const EACH: usize = 2;
+const CLIPS: usize = 4;
+const EACH: usize = 3;
 /// The place of a clip is taken for so many times as long as it took to make it: a loop leaves the processor to the pictures.
 const REST: u32 = 10;
 /// For a clip to be fetched, after which it holds no memory any more; where downloads are paced (`downloads`), with twice
@@ -249,7 +249,10 @@ mod tests {
         let mut stopped = clip(Duration::from_millis(10));
         assert!(stopped.next().await.is_some_and(|piece| piece.is_ok()));
         // Nobody asks for the next one.
-        let all_are_free = || [1, 2, 3].map(|host| places.take([10, 0, 0, host].into())).iter().all(Option::is_some);
+        let all_are_free = || {
+            let held: Vec<_> = (0_u8..).take(CLIPS).map(|host| places.take([10, 0, 0, host].into())).collect();
+            held.iter().all(Option::is_some)
+        };
         let free = async {
             while !all_are_free() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
