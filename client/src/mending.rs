@@ -683,8 +683,8 @@ mod tests {
     #[test]
     fn a_vehicle_that_is_silent_keeps_no_more_than_one_waiting_and_a_busy_one_is_asked_again_later() {
         let folder = tempfile::TempDir::new().expect("a folder");
-        let mut state = State::default();
-        state.jobs = [9, 9, 9, 10].map(|port| job(&folder, port)).into();
+        let jobs = [9, 9, 9, 10].map(|port| job(&folder, port)).into();
+        let mut state = State { jobs, ..State::default() };
         let silent = Url::parse("http://127.0.0.1:9/api/stats").expect("a URL");
         let port = |job: Option<Job>| job.and_then(|job| job.reel.vehicle()?.0.stats.port());
         state.heard(&silent, true);
