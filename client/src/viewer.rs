@@ -390,9 +390,13 @@ impl Viewer {
 
     pub fn set_server(&self, server: Server) {
         let mut state = self.lock();
-        if server.is_other_than(&state.server) {
+        let is_it = |Server { id, name, address, .. }: &Server| (id.clone(), name.clone(), address.clone());
+        // Another one may be where the user named one: nothing of the former is written over its pictures.
+        if is_it(&state.server) != is_it(&server) {
             state.forget_streams();
             self.told.forget();
+        }
+        if server.is_other_than(&state.server) {
             (state.api, state.id) = (None, server.id.clone());
             state.followed += 1;
         }
