@@ -84,6 +84,8 @@ pub struct SourceNature {
     pub is_remote: bool,
     /// Its picture may stay the same although nothing is wrong.
     pub may_stand_still: bool,
+    /// It gives another size or rate, up to its own, where one is wanted.
+    pub is_choosable: bool,
 }
 
 impl SourceKind {
@@ -94,16 +96,16 @@ impl SourceKind {
     /// A new source is a row here, its options in `cli` and `config::SourceConfig`, and its elements in
     /// `pipeline::source`.
     pub fn nature(self) -> SourceNature {
-        let (is_local_camera, is_coded, is_remote, may_stand_still) = match self {
-            Self::Auto | Self::Webcam | Self::Csi => (true, false, false, false),
-            Self::File | Self::Test => (false, false, false, true),
-            Self::Stdin => (false, true, false, false),
-            Self::Rtsp | Self::Publish => (false, true, true, false),
-            Self::Pipeline => (false, false, false, false),
-            // The cameras that it shows are looked at themselves.
-            Self::Pip => (false, false, false, true),
+        let (is_local_camera, is_coded, is_remote, may_stand_still, is_choosable) = match self {
+            Self::Auto | Self::Webcam | Self::Csi => (true, false, false, false, true),
+            Self::File => (false, false, false, true, false),
+            Self::Stdin => (false, true, false, false, false),
+            Self::Rtsp | Self::Publish => (false, true, true, false, false),
+            Self::Pipeline => (false, false, false, false, false),
+            // The cameras that a picture of two shows are looked at themselves.
+            Self::Test | Self::Pip => (false, false, false, true, true),
         };
-        SourceNature { is_local_camera, is_coded, is_remote, may_stand_still }
+        SourceNature { is_local_camera, is_coded, is_remote, may_stand_still, is_choosable }
     }
 }
 

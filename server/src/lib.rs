@@ -6,6 +6,7 @@ pub mod config;
 pub mod config_file;
 pub mod discovery;
 pub mod events;
+pub mod hanging;
 pub mod http;
 mod identity;
 pub mod inlet;

@@ -1,23 +1,22 @@
 //! The composition root: owns everything, starts and stops it in order.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rov_common::api::{StreamState, View, WHEP_PATH};
 use rov_common::capture_clock::{CaptureClock, TimeOfDay};
 use rov_common::discovery::{Announcement, StreamInfo};
-use rov_common::media_socket::MediaSocket;
 use rov_common::net;
 use rov_common::recording::Folder;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{CameraConfig, Config, RecordConfig, RtpConfig, SourceConfig, SourceKind};
+use crate::config::{CameraConfig, Config, SourceConfig, SourceKind};
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::events::Events;
 use crate::http::{self, Api, Clips, Downloads, Recorded, RingPlaces, Tls};
@@ -25,15 +24,10 @@ use crate::identity::{self, Identity};
 use crate::inlet::Inlet;
 use crate::onvif::Onvif;
 use crate::onvif::discovery::{About, Discovery as OnvifDiscovery};
-use crate::output::Output;
-use crate::output::jpeg::JpegOutput;
 use crate::output::pilots::Pilots;
-use crate::output::recording::RecordingOutput;
-use crate::output::ring::{RingLimit, RingOutput};
-use crate::output::rtp::RtpOutput;
-use crate::output::rtsp::{self, RtspOutput, Seats};
+use crate::output::rtsp;
 use crate::output::takers::{Taker, Takers};
-use crate::output::webrtc::{self, Engine, Paths, WebRtcOutput};
+use crate::output::{Given, Outputs};
 use crate::overlay::Overlays;
 use crate::pipeline::{self, Found, Links, Pip};
 use crate::progress::{Beat, HANGS_AFTER, Parts};
@@ -53,7 +47,6 @@ const REST_LIMIT: Duration = Duration::from_millis(500);
 const LOOK_FOR_ADDRESS: Duration = Duration::from_millis(500);
 /// Between two looks at which devices there are.
 const LOOK_FOR_CAMERAS: Duration = Duration::from_secs(1);
-const RESOLVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A server whose sockets are bound: a port that is taken has been noticed, and the ports that the system chose are
 /// known.
@@ -67,20 +60,14 @@ pub struct Server {
     /// Of each stream.
     requests: Vec<mpsc::Receiver<Control>>,
     http: TcpListener,
-    media: Option<MediaSocket>,
-    rtp: Vec<Arc<RtpOutput>>,
-    rtsp: Option<RtspOutput>,
-    pilots: Arc<Mutex<Pilots>>,
-    takers: Arc<Takers>,
+    outputs: Arc<Outputs>,
+    downloads: Downloads,
     users: Arc<Users>,
     inlet: Option<Arc<Inlet>>,
     /// Of each camera that shows two others.
     pips: Vec<Arc<Pip>>,
     /// By which the settings of each camera are changed, and where that is heard.
     cameras: Vec<(Handle, Asked)>,
-    jpeg: Vec<Arc<JpegOutput>>,
-    /// Of each stream; empty where nothing can be recorded.
-    recordings: Vec<Arc<RecordingOutput>>,
     recorded: Option<Arc<Folder>>,
     /// For what people read.
     day: TimeOfDay,
@@ -128,22 +115,18 @@ impl Server {
                  with --host"
             )
         })?;
-        let media = config.webrtc.then(|| webrtc::bind(config.host, config.media_port)).transpose()?;
         let all =
             config.streams().map(|(camera, stream)| (camera.name.as_str(), stream.name.as_str(), stream.encode.codec));
         let (streams, requests) = Streams::new(all, clock);
         let day = TimeOfDay::of(&clock);
-        let rtp = match &config.rtp {
-            Some(rtp) => start_rtp(&streams, rtp, &config)?,
-            None => Vec::new(),
-        };
-        let jpeg: Vec<_> = streams.iter().map(|stream| Arc::new(JpegOutput::new(stream, config.max_viewers))).collect();
         let pilots = Pilots::shared(config.pilot);
-        let rtp_hosts = config.rtp.iter().flat_map(|rtp| rtp.hosts.iter().copied());
-        let repair =
-            config.rtp.as_ref().and_then(|rtp| rtp.fec_percent).map_or(0.0, |percent| f64::from(percent) / 100.0);
-        let sent = |host: Ipv4Addr| (0..streams.len()).map(move |stream| Taker::at(host.into(), stream, 1.0 + repair));
-        let takers = Arc::new(Takers::new(rtp_hosts.flat_map(sent).collect()));
+        let takers = Arc::<Takers>::default();
+        let (sent, of_streams) = (Arc::clone(&takers), streams.clone());
+        let downloads = Downloads::new(Arc::clone(&pilots), move |now| {
+            let all = sent.all();
+            let rate = |taker: &Taker| of_streams[taker.stream].stats(now).bitrate_kbps * 1e3 * taker.factor;
+            (!all.is_empty()).then(|| all.iter().map(rate).sum())
+        });
         let users = Arc::new(Users::new(&config.logins).context("cannot check logins")?);
         let published = config.streams().position(|(camera, _)| camera.source.kind == SourceKind::Publish);
         let inlet = published.zip(config.rtsp.as_ref()).map(|(at, rtsp)| {
@@ -151,16 +134,6 @@ impl Server {
             let own = rtsp.paths.last().filter(|_| at == 0).cloned();
             (at, Arc::new(Inlet::new(&own.unwrap_or_else(|| format!("/{}", streams[at].name())))))
         });
-        let rtsp = config
-            .rtsp
-            .clone()
-            .map(|rtsp| {
-                let (interfaces, max_viewers) = (config.interfaces.clone(), config.max_viewers);
-                let (pilots, users, takers) = (Arc::clone(&pilots), Arc::clone(&users), Arc::clone(&takers));
-                let seats = Seats { max_clients: max_viewers.into(), pilots, users, takers };
-                RtspOutput::start(&streams, &jpeg, inlet.clone(), rtsp, config.host, interfaces, seats)
-            })
-            .transpose()?;
         let shows = |camera: &CameraConfig| Some(Arc::new(Pip::new(&camera.name, camera.source.pip.as_ref()?)));
         let pips = config.cameras.iter().filter_map(shows).collect();
         let cameras: Vec<_> = config.cameras.iter().cloned().map(Handle::new).collect();
@@ -170,14 +143,6 @@ impl Server {
         let overlays = Arc::new(Overlays::new(&streams, written, Arc::clone(&board), config.telemetry.is_on()));
         let settings = settings.with_cameras(cameras.iter().map(|(handle, _)| handle.clone()).collect());
         let recorded = config.record.as_ref().map(|record| Folder::new(&record.folder));
-        let recordings = match (&config.record, &recorded) {
-            (Some(record), Some(folder)) => {
-                let board = config.telemetry.is_on().then(|| Arc::clone(&board));
-                start_recordings(&streams, folder, record, (board.as_ref(), &day))?
-            }
-            _ => Vec::new(),
-        };
-        let settings = settings.with_overlays(Arc::clone(&overlays)).with_recordings(recordings.clone());
         let discovery = match config.discovery_port {
             Some(port) => {
                 let interfaces = config.interfaces.clone();
@@ -190,6 +155,19 @@ impl Server {
         let identity = Identity::kept_in(config.state_dir.as_deref(), &identity::hardware());
         let identity = identity.context("cannot make a key for this server")?;
         let tls = config.tls.as_ref().map(|tls| Tls::new(tls.files.as_ref(), &identity)).transpose()?;
+        let outputs = Arc::new(Outputs::start(&Given {
+            config: &config,
+            streams: &streams,
+            identity: &identity,
+            users: &users,
+            pilots: &pilots,
+            takers: &takers,
+            inlet: inlet.as_ref(),
+            folder: recorded.as_ref(),
+            board: &board,
+            day: &day,
+        })?);
+        let settings = settings.with_overlays(Arc::clone(&overlays)).with_recordings(outputs.recordings.clone());
         Ok(Self {
             config,
             settings: Arc::new(settings),
@@ -199,17 +177,12 @@ impl Server {
             streams,
             requests,
             http,
-            media,
-            rtp,
-            rtsp,
-            pilots,
-            takers,
+            outputs,
+            downloads,
             users,
             inlet: inlet.map(|(_, inlet)| inlet),
             pips,
             cameras,
-            jpeg,
-            recordings,
             recorded,
             day,
             overlays,
@@ -270,17 +243,12 @@ impl Server {
             streams,
             requests,
             http,
-            media,
-            rtp,
-            rtsp,
-            pilots,
-            takers,
+            outputs,
+            downloads,
             users,
             inlet,
             pips,
             cameras,
-            jpeg,
-            recordings,
             recorded,
             day,
             overlays,
@@ -290,37 +258,16 @@ impl Server {
             onvif,
             service,
         } = self;
-        let rtsp = rtsp.map(Arc::new);
         let tasks = TaskTracker::new();
         let stop = shutdown.child_token();
 
-        let (sent, of_streams) = (Arc::clone(&takers), streams.clone());
-        let downloads = Downloads::new(Arc::clone(&pilots), move |now| {
-            let all = sent.all();
-            let rate = |taker: &Taker| of_streams[taker.stream].stats(now).bitrate_kbps * 1e3 * taker.factor;
-            (!all.is_empty()).then(|| all.iter().map(rate).sum())
-        });
-        let webrtc = match media {
-            Some(media) => {
-                let stun = config.stun.as_deref().map(|url| resolve_stun(url, &tasks, &stop));
-                let (interfaces, public) = (config.interfaces.clone(), config.public_addresses.clone());
-                let paths = Paths { interfaces, public, stun, identity: Some(identity.clone()) };
-                let configs = config.streams().map(|(_, config)| config.adaptive_floor);
-                let encodes = streams.iter().zip(configs).map(|(stream, floor)| (stream.name(), stream.codec(), floor));
-                let engine = Engine::new(encodes, config.max_viewers.into(), pilots).with_tether(config.tether, takers);
-                let output = WebRtcOutput::start(&streams, media, paths, engine);
-                Some(Arc::new(output.context("WebRTC")?))
-            }
-            None => None,
-        };
-        let is_followed = webrtc.is_some() && config.streams().all(|(_, stream)| stream.adaptive_floor.is_some());
-        if config.tether.is_some() && !is_followed && (rtsp.is_some() || !rtp.is_empty()) {
+        let is_followed = config.webrtc && config.streams().all(|(_, stream)| stream.adaptive_floor.is_some());
+        if config.tether.is_some() && !is_followed && (config.rtsp.is_some() || config.rtp.is_some()) {
             tracing::warn!(
                 "--tether does not bound what goes by RTSP and RTP: for that WebRTC has to be among --transport, and the bit \
                  rate of each stream must not be fixed (--adaptive off)"
             );
         }
-        let outputs = outputs(&webrtc, &rtp, &rtsp, &jpeg, &recordings);
         let always = streams.iter().zip(config.streams()).filter(|(_, (_, config))| config.always_encode);
         let _awake: Vec<_> = always.map(|(stream, _)| stream.demand().keep_awake()).collect();
         let http_addr = http.local_addr()?;
@@ -330,7 +277,7 @@ impl Server {
         let (here, others) = addresses.split_first().map_or((config.host, &[][..]), |(here, others)| (*here, others));
         let scheme = if tls.is_some() { "https" } else { "http" };
         let mut ways = vec![format!("{scheme}://{here}:{}", http_addr.port())];
-        ways.extend(outputs.iter().filter_map(|output| output.place(here)));
+        ways.extend(outputs.all().filter_map(|output| output.place(here)));
         let others: Vec<_> = others.iter().map(IpAddr::to_string).collect();
         let also = if others.is_empty() { String::new() } else { format!("; also at {}", others.join(", ")) };
         tracing::info!("watch at {}{also}", ways.join(", "));
@@ -345,7 +292,7 @@ impl Server {
             tracing::info!("{}", config.who());
         }
         if !users.is_empty() && users.view() == View::Open {
-            let mut open: Vec<_> = outputs.iter().map(|output| output.name()).collect();
+            let mut open: Vec<_> = outputs.all().map(|output| output.name()).collect();
             open.dedup();
             tracing::warn!(
                 "users log in to change things alone: HTTP, {} are open to the whole network; --view requires-login closes them",
@@ -370,14 +317,15 @@ impl Server {
                 }
             });
         }
-        let events = Events::new(stop.clone()).with_overlays(Arc::clone(&overlays)).with_recordings(recordings.clone());
+        let events =
+            Events::new(stop.clone()).with_overlays(Arc::clone(&overlays)).with_recordings(outputs.recordings.clone());
         tasks.spawn(Arc::clone(&overlays).tell(events.clone()));
         let (telemetry, received) = receivers.run(&board, &stop);
         received.into_iter().for_each(|receive| drop(tasks.spawn(receive)));
         for stream in streams.iter() {
             tasks.spawn(events.tell_of(Arc::clone(stream)));
         }
-        for (recording, (_, stream)) in recordings.iter().zip(config.streams()) {
+        for (recording, (_, stream)) in outputs.recordings.iter().zip(config.streams()) {
             tasks.spawn(events.tell_of_recording(Arc::clone(recording)));
             recording.set_on(stream.is_recorded);
         }
@@ -389,13 +337,9 @@ impl Server {
             started: Instant::now(),
             day,
             streams: streams.clone(),
-            webrtc: webrtc.clone(),
-            rtp: rtp.clone(),
-            rtsp: rtsp.clone(),
-            jpeg: jpeg.clone(),
-            recordings: recordings.clone(),
+            outputs: Arc::clone(&outputs),
             recorded: recorded.map(Recorded::new),
-            clips: Clips::new(start_rings(&streams, config.ring)),
+            clips: Clips::new(streams.len()),
             ring_places: RingPlaces::default(),
             downloads,
             settings,
@@ -414,12 +358,12 @@ impl Server {
         for beat in &supervisor_beats {
             parts.add("the supervisor of the pipeline", beat, HANGS_AFTER);
         }
-        for output in &outputs {
+        for output in outputs.all() {
             if let Some((beat, limit)) = output.beat() {
                 parts.add(output.name(), beat, limit);
             }
         }
-        let (all_streams, all) = (streams.clone(), outputs.clone());
+        let (all_streams, all) = (streams.clone(), Arc::clone(&outputs));
         let state = move || {
             // One that does not run is what has to be known.
             let runs = |stream: &&Arc<Stream>| stream.status().health().0 == StreamState::Running;
@@ -427,7 +371,7 @@ impl Server {
             ServiceState {
                 stream: stream.stats(Instant::now()),
                 fps: stream.status().format().1,
-                viewers: all.iter().map(|output| output.viewers()).sum(),
+                viewers: all.all().map(|output| output.viewers()).sum(),
                 is_one_of_several: all_streams.len() > 1,
             }
         };
@@ -451,7 +395,7 @@ impl Server {
                 rtsp: None,
                 streams: Vec::new(),
             };
-            outputs.iter().for_each(|output| output.announce(&mut announcement));
+            outputs.all().for_each(|output| output.announce(&mut announcement));
             let announcement = announcer(announcement, streams.clone());
             let token = stop.clone();
             tasks.spawn(async move {
@@ -492,11 +436,11 @@ impl Server {
             () = stop.cancelled() => Ok(()),
         };
         stop.cancel();
-        recordings.iter().for_each(|recording| recording.end());
+        outputs.all().for_each(|output| output.end());
         let deadline = tokio::time::Instant::now() + SHUTDOWN_LIMIT;
         // The viewers hear it first; the pipeline, which may take its time, stops beside that.
         let closing = tokio::task::spawn_blocking(move || {
-            outputs.iter().for_each(|output| output.shutdown());
+            outputs.all().for_each(|output| output.shutdown());
         });
         if tokio::time::timeout_at(deadline, closing).await.is_err() {
             tracing::warn!("the viewers could not be told in time");
@@ -579,24 +523,6 @@ async fn late_cameras(cameras: Vec<CameraConfig>, stop: CancellationToken) {
     }
 }
 
-/// All that there are, in the order in which viewers should be told.
-fn outputs(
-    webrtc: &Option<Arc<WebRtcOutput>>,
-    rtp: &[Arc<RtpOutput>],
-    rtsp: &Option<Arc<RtspOutput>>,
-    jpeg: &[Arc<JpegOutput>],
-    recordings: &[Arc<RecordingOutput>],
-) -> Vec<Arc<dyn Output>> {
-    let mut all: Vec<Arc<dyn Output>> = Vec::new();
-    all.extend(webrtc.iter().cloned().map(|output| output as Arc<dyn Output>));
-    all.extend(rtp.iter().cloned().map(|output| output as Arc<dyn Output>));
-    all.extend(rtsp.iter().cloned().map(|output| output as Arc<dyn Output>));
-    all.extend(jpeg.iter().cloned().map(|output| output as Arc<dyn Output>));
-    // Last: the viewers hear the end first.
-    all.extend(recordings.iter().cloned().map(|output| output as Arc<dyn Output>));
-    all
-}
-
 /// How a camera's supervisor has ended, and the streams of that camera.
 type Supervised = (Result<Outcome, supervisor::Fatal>, Vec<Arc<Stream>>);
 
@@ -636,9 +562,9 @@ fn outcome((ended, streams): Supervised, is_last: bool) -> Result<()> {
 }
 
 /// The name of the output whose thread has died. Looks now and then, as the threads cannot tell.
-async fn output_died(outputs: &[Arc<dyn Output>]) -> &'static str {
+async fn output_died(outputs: &Outputs) -> &'static str {
     loop {
-        if let Some(dead) = outputs.iter().find(|output| output.has_died()) {
+        if let Some(dead) = outputs.all().find(|output| output.has_died()) {
             return dead.name();
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -658,61 +584,4 @@ fn announcer(fixed: Announcement, streams: Streams) -> impl Fn() -> Announcement
         }
     };
     move || Announcement { streams: streams.iter().map(info).collect(), ..fixed.clone() }
-}
-
-/// One for each stream, each at a port of its own.
-fn start_rtp(streams: &Streams, rtp: &RtpConfig, config: &Config) -> Result<Vec<Arc<RtpOutput>>> {
-    let start = |(stream, port): (&Arc<Stream>, u16)| {
-        let rtp = RtpConfig { port, ..rtp.clone() };
-        RtpOutput::start(stream, rtp, config.host, config.interfaces.clone()).map(Arc::new)
-    };
-    streams.iter().zip(config.rtp_ports()).map(start).collect()
-}
-
-/// One for each stream; all are off.
-fn start_recordings(
-    streams: &Streams,
-    folder: &Arc<Folder>,
-    record: &RecordConfig,
-    (board, day): (Option<&Arc<Board>>, &TimeOfDay),
-) -> Result<Vec<Arc<RecordingOutput>>> {
-    let start = |stream| RecordingOutput::start(stream, folder, record, (board.cloned(), day.clone())).map(Arc::new);
-    streams.iter().map(start).collect()
-}
-
-/// One for each stream, or none.
-fn start_rings(streams: &Streams, time: Option<Duration>) -> Vec<RingOutput> {
-    let limit = time.map(|time| RingLimit::new(time, streams.len()));
-    limit.into_iter().flat_map(|limit| streams.iter().map(move |stream| RingOutput::start(stream, limit))).collect()
-}
-
-/// Resolves the name of the STUN server in the background: without DNS that takes seconds, and may work later.
-fn resolve_stun(url: &str, tasks: &TaskTracker, stop: &CancellationToken) -> watch::Receiver<Option<SocketAddr>> {
-    let (found, receiver) = watch::channel(None);
-    let server = url.trim_start_matches("stun:").to_owned();
-    let server = if server.contains(':') { server } else { format!("{server}:3478") };
-    let stop = stop.clone();
-    tasks.spawn(async move {
-        loop {
-            let found_now = tokio::select! {
-                () = stop.cancelled() => return,
-                found_now = tokio::net::lookup_host(&server) => found_now,
-            };
-            match found_now {
-                Ok(mut addresses) => {
-                    if let Some(address) = addresses.find(|a| matches!(a.ip(), IpAddr::V4(_))) {
-                        found.send_replace(Some(address));
-                        return;
-                    }
-                    tracing::warn!(server, "the STUN server has no IPv4 address, asking again in 20 s");
-                }
-                Err(error) => tracing::warn!(server, %error, "cannot resolve the STUN server, trying again in 20 s"),
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(RESOLVE_INTERVAL) => {}
-            }
-        }
-    });
-    receiver
 }

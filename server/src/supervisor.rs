@@ -26,7 +26,8 @@ use self::encoders::Encoders;
 use self::life::{Changes, RunEnd, run_once};
 use self::reports::Choice;
 use crate::config::CameraConfig;
-use crate::pipeline::{self, Failure, Found, Hanging, Links, Plan, PrepareError};
+use crate::hanging::Hanging;
+use crate::pipeline::{self, Failure, Found, Links, Plan, PrepareError};
 use crate::stream::{Control, Stream};
 use crate::watchdog::{HEALTHY_AFTER, Repeats};
 

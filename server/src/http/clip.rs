@@ -27,7 +27,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::ring::{Place, Places};
 use super::{Api, Arrival, Choice, Failure};
-use crate::output::ring::RingOutput;
 
 /// Clips of a stream at once, and of them to one address: each may hold as much as its ring.
 const CLIPS: usize = 4;
@@ -41,30 +40,17 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// Without `?seconds=`, where the ring reaches back so far.
 const USUAL: Duration = Duration::from_secs(30);
 
-/// The rings of this server.
-pub struct Clips {
-    /// One of each stream; empty: off.
-    rings: Vec<RingOutput>,
-    places: Vec<Places>,
-}
+/// Places for the clips of each stream.
+pub struct Clips(Vec<Places>);
 
 impl Clips {
-    pub fn new(rings: Vec<RingOutput>) -> Self {
-        Self { places: rings.iter().map(|_| places()).collect(), rings }
+    pub fn new(streams: usize) -> Self {
+        Self((0..streams).map(|_| Places::new(CLIPS, EACH)).collect())
     }
 
     fn place(&self, stream: usize, address: IpAddr) -> Option<Place> {
-        self.places.get(stream)?.take(address)
+        self.0.get(stream)?.take(address)
     }
-
-    pub fn of(&self, stream: usize) -> Option<&RingOutput> {
-        self.rings.get(stream)
-    }
-}
-
-/// For the clips of a stream.
-fn places() -> Places {
-    Places::new(CLIPS, EACH)
 }
 
 fn busy() -> Response {
@@ -105,7 +91,7 @@ pub(super) async fn clip(
     let at = Choice::of(choice, &api.streams)?;
     let Query(wish) = wish.map_err(|rejection| Failure(rejection.status(), rejection.body_text()))?;
     let stream = &api.streams[at];
-    let ring = api.clips.of(at).ok_or_else(|| {
+    let ring = api.outputs.rings.get(at).ok_or_else(|| {
         let reason = "nothing is kept for clips here: start the server with --ring 30s";
         Failure(StatusCode::NOT_FOUND, reason.to_owned())
     })?;
@@ -235,7 +221,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_the_limit_a_clip_lets_go_of_its_pictures_whether_or_not_they_are_asked_for() {
-        let places = places();
+        let places = Places::new(CLIPS, EACH);
         let unit = Bytes::from_static(&[0, 0, 0, 1, 0x65, 1, 2, 3]);
         let picture = Picture { unit: unit.clone(), time: Duration::ZERO, captured: None, keyframe: true };
         let clip = |limit| {
@@ -285,7 +271,7 @@ mod tests {
 
     #[test]
     fn one_clip_too_many_is_told_when_to_ask_again_and_neither_a_stream_nor_an_address_has_all() {
-        let clips = Clips { rings: Vec::new(), places: vec![places(), places()] };
+        let clips = Clips::new(2);
         let other = IpAddr::from([10, 0, 0, 2]);
         let held: Vec<_> = (0..EACH).map(|_| clips.place(0, HERE).expect("a place")).collect();
         assert!(clips.place(0, HERE).is_none());

@@ -35,7 +35,7 @@ pub(super) async fn clock(
 ) -> Result<Response, Failure> {
     let Query(Viewers { viewers }) = viewers.map_err(|rejection| Failure(rejection.status(), rejection.body_text()))?;
     // The media thread is not asked: each page asks once a second.
-    let sent = |id: &str| Some((id.to_owned(), api.webrtc.as_ref()?.sent(id)?));
+    let sent = |id: &str| Some((id.to_owned(), api.outputs.webrtc.as_ref()?.sent(id)?));
     let pictures = viewers.split(',').filter_map(sent).collect();
     let doubt = |stream: &Arc<Stream>| Some((stream.name().to_owned(), stream.status().picture_doubt()?));
     let doubts = Some(api.streams.iter().filter_map(doubt).collect());

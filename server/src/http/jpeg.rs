@@ -47,7 +47,7 @@ struct Source<'a> {
 impl<'a> Source<'a> {
     fn new(api: &'a Api, choice: Result<Query<Choice>, QueryRejection>) -> Result<Self, Failure> {
         let at = Choice::of(choice, &api.streams)?;
-        Ok(Self { stream: &api.streams[at], jpeg: &api.jpeg[at] })
+        Ok(Self { stream: &api.streams[at], jpeg: &api.outputs.jpeg[at] })
     }
 }
 

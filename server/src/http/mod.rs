@@ -37,8 +37,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use rov_common::api::{
-    CLIP_PATH, CLOCK_PATH, Health, JpegStats, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, RING_PATH,
-    RING_PICTURES_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState, StreamStats, WHEP_PATH,
+    CLIP_PATH, CLOCK_PATH, Health, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, RING_PATH, RING_PICTURES_PATH,
+    SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState, WHEP_PATH,
 };
 use rov_common::capture_clock::TimeOfDay;
 use serde::Deserialize;
@@ -60,11 +60,7 @@ pub use self::tls::{CertificateFiles, Tls};
 use self::whep::{hang_up, modify, offer, whep, whep_options};
 use crate::events::Events;
 use crate::onvif::Onvif;
-use crate::output::jpeg::JpegOutput;
-use crate::output::recording::RecordingOutput;
-use crate::output::rtp::RtpOutput;
-use crate::output::rtsp::RtspOutput;
-use crate::output::webrtc::{WebRtcOutput, WebRtcStats};
+use crate::output::Outputs;
 use crate::settings::Settings;
 use crate::stream::{NoSuchStream, Stream, Streams};
 use crate::telemetry::Counters;
@@ -81,15 +77,7 @@ pub struct Api {
     /// For what people read.
     pub day: TimeOfDay,
     pub streams: Streams,
-    /// None: not among the transports; so for the others.
-    pub webrtc: Option<Arc<WebRtcOutput>>,
-    pub rtsp: Option<Arc<RtspOutput>>,
-    /// One of each stream, in the order of the catalogue; empty: not among the transports.
-    pub rtp: Vec<Arc<RtpOutput>>,
-    /// One of each stream.
-    pub jpeg: Vec<Arc<JpegOutput>>,
-    /// One of each stream; empty where nothing can be recorded.
-    pub recordings: Vec<Arc<RecordingOutput>>,
+    pub outputs: Arc<Outputs>,
     /// What was; None where nothing can be.
     pub recorded: Option<Recorded>,
     pub clips: Clips,
@@ -245,31 +233,7 @@ async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, Failure> {
 /// Everything that is counted and measured, now.
 async fn gather(api: &Api) -> Result<Stats, Failure> {
     let now = Instant::now();
-    let webrtc = match &api.webrtc {
-        Some(webrtc) => webrtc.stats().await?,
-        None => WebRtcStats::default(),
-    };
-    let streams = api.streams.iter().enumerate().map(|(at, stream)| {
-        // One for each stream, or none at all.
-        let rtp = api.rtp.get(at);
-        let audiences = [
-            webrtc.audience(at, stream.name()),
-            rtp.map(|rtp| rtp.audience()).unwrap_or_default(),
-            api.rtsp.as_ref().map(|rtsp| rtsp.audience(at)).unwrap_or_default(),
-            api.jpeg[at].audience(),
-        ];
-        StreamStats {
-            rtp: rtp.map_or_else(Vec::new, |rtp| rtp.stats().destinations),
-            rtp_ssrc: rtp.map(|rtp| rtp.ssrc()),
-            client_count: audiences.iter().map(|audience| audience.viewers).sum(),
-            total_bytes_streamed: audiences.iter().map(|audience| audience.sent).sum(),
-            recording: api.recordings.get(at).map(|recording| recording.stats()),
-            ring: api.clips.of(at).map(|ring| ring.stats()),
-            ..stream.stats(now)
-        }
-    });
-    let streams = streams.collect();
-    Ok(Stats {
+    let mut stats = Stats {
         id: api.id.clone(),
         key: Some(api.key.clone()),
         key_is_of_this_run: api.key_is_of_this_run,
@@ -278,13 +242,18 @@ async fn gather(api: &Api) -> Result<Stats, Failure> {
         uptime_s: now.saturating_duration_since(api.started).as_secs_f64(),
         clock: api.day.now().0,
         cameras: api.streams.cameras(),
-        streams,
-        viewers: webrtc.viewers,
-        rtp: api.rtp.iter().map(|rtp| rtp.stats()).reduce(RtpStats::and),
-        rtsp: api.rtsp.as_ref().map(|rtsp| rtsp.stats()),
-        jpeg: api.jpeg.iter().map(|jpeg| jpeg.stats()).reduce(JpegStats::and).unwrap_or_default(),
+        streams: api.streams.iter().map(|stream| stream.stats(now)).collect(),
         alignment: Some(api.settings.alignment()),
         overlays: api.events.has_overlays(),
         telemetry: api.telemetry.stats(),
-    })
+        ..Stats::default()
+    };
+    if let Some(webrtc) = &api.outputs.webrtc {
+        webrtc.stats().await?.tell(&mut stats);
+    }
+    api.outputs.all().for_each(|output| output.tell(&mut stats));
+    for (stream, ring) in stats.streams.iter_mut().zip(&api.outputs.rings) {
+        stream.ring = Some(ring.stats());
+    }
+    Ok(stats)
 }

@@ -118,7 +118,7 @@ type Asked = (Result<Query<Choice>, QueryRejection>, Result<Query<Range>, QueryR
 /// The stream's place, its ring, and what is asked of it.
 fn asked(api: &Api, (choice, range): Asked) -> Result<(usize, &RingOutput, (Captured, Captured)), Failure> {
     let at = Choice::of(choice, &api.streams)?;
-    let ring = api.clips.of(at).ok_or_else(|| {
+    let ring = api.outputs.rings.get(at).ok_or_else(|| {
         let reason = "nothing is kept here: start the server with --ring 30s";
         Failure(StatusCode::NOT_FOUND, reason.to_owned())
     })?;

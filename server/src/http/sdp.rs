@@ -24,7 +24,7 @@ pub(super) async fn sdp(
     let query = query.unwrap_or_default();
     let at = api.streams.find(value(&query, "stream").as_deref())?;
     let stream = &api.streams[at];
-    let rtp = api.rtp.get(at).ok_or_else(|| {
+    let rtp = api.outputs.rtp.get(at).ok_or_else(|| {
         let reason =
             "this server does not send RTP: start it with rtp among its --transport, as --transport webrtc,rtp";
         Failure(StatusCode::NOT_FOUND, reason.to_owned())

@@ -139,7 +139,7 @@ pub(super) async fn hang_up(
 }
 
 fn webrtc(api: &Api) -> Result<&WebRtcOutput, Failure> {
-    api.webrtc.as_deref().ok_or_else(|| {
+    api.outputs.webrtc.as_deref().ok_or_else(|| {
         let reason = "this server was started without WebRTC: add webrtc to its --transport";
         Failure(StatusCode::SERVICE_UNAVAILABLE, reason.to_owned())
     })
@@ -180,7 +180,7 @@ fn remedy(api: &Api, stream: usize, local: IpAddr, offered: Option<Codec>) -> St
 }
 
 fn rtsp_url(api: &Api, stream: usize, local: IpAddr) -> Option<String> {
-    let RtspInfo { port, path } = api.rtsp.as_ref()?.info(stream);
+    let RtspInfo { port, path } = api.outputs.rtsp.as_ref()?.info(stream);
     Some(format!("rtsp://{local}:{port}{path}"))
 }
 

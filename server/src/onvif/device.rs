@@ -71,7 +71,7 @@ fn protocols(asked: &Asked) -> String {
         tag("tds:NetworkProtocols", &(value("tt:Name", name) + &value("tt:Enabled", true) + &value("tt:Port", port)))
     };
     let http = (if asked.onvif.is_tls() { "HTTPS" } else { "HTTP" }, asked.port());
-    let rtsp = asked.api.rtsp.as_ref().map(|rtsp| ("RTSP", rtsp.info(0).port));
+    let rtsp = asked.api.outputs.rtsp.as_ref().map(|rtsp| ("RTSP", rtsp.info(0).port));
     std::iter::once(http).chain(rtsp).map(one).collect()
 }
 
@@ -185,7 +185,7 @@ fn capabilities(asked: &Asked, request: &Element) -> Result<String, Fault> {
         tag("tt:Events", &parts.concat())
     };
     let media = || {
-        let is_served = asked.api.rtsp.is_some();
+        let is_served = asked.api.outputs.rtsp.is_some();
         let streaming = flags(&["RTPMulticast"], is_served)
             + &value("tt:RTP_TCP", is_served)
             + &value("tt:RTP_RTSP_TCP", is_served);

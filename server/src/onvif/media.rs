@@ -61,7 +61,7 @@ pub fn answer(asked: &Asked, request: &Element) -> Option<Result<Answer, Fault>>
 }
 
 pub fn capabilities(asked: &Asked) -> String {
-    let is_served = asked.api.rtsp.is_some();
+    let is_served = asked.api.outputs.rtsp.is_some();
     let streaming = format!(
         r#"RTPMulticast="{is_served}" RTP_TCP="{is_served}" RTP_RTSP_TCP="{is_served}" NonAggregateControl="false" NoRTSPStreaming="{}""#,
         !is_served
@@ -269,6 +269,7 @@ pub fn stream_uri(asked: &Asked, profile: &Profile, protocol: &str) -> Result<St
     }
     let rtsp: &RtspOutput = asked
         .api
+        .outputs
         .rtsp
         .as_deref()
         .ok_or_else(|| Fault::no_such_stream("RTSP is off: start the server with rtsp in --transport"))?;

@@ -50,7 +50,7 @@ pub fn answer(asked: &Asked, request: &Element) -> Option<Result<Answer, Fault>>
 }
 
 pub fn capabilities(asked: &Asked) -> String {
-    let is_served = asked.api.rtsp.is_some();
+    let is_served = asked.api.outputs.rtsp.is_some();
     let profiles = format!(
         r#"MaximumNumberOfProfiles="{}" ConfigurationsSupported="VideoSource VideoEncoder""#,
         asked.api.streams.len()

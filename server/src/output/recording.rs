@@ -4,21 +4,18 @@
 //! the recorder's own thread. A recording that hangs, or a disk that does, is nobody's business but its own: it never ends
 //! the server.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rov_common::api::RecordingStats;
+use rov_common::api::{RecordingStats, Stats};
 use rov_common::capture_clock::TimeOfDay;
-use rov_common::discovery::Announcement;
 use rov_common::recording::{Columns, Folder, Measured, Picture, Plan, Recorder};
 use rov_common::sync::lock;
 use tokio::sync::watch;
 
-use super::Output;
+use super::{Given, Output, told_of};
 use crate::config::RecordConfig;
-use crate::progress::Beat;
 use crate::stream::{Awake, OutputQueue, Stream};
 use crate::telemetry::Board;
 
@@ -45,6 +42,14 @@ struct Taking {
 }
 
 impl RecordingOutput {
+    /// One for each stream; all are off.
+    pub(super) fn of(given: &Given) -> Result<Vec<Arc<Self>>> {
+        let (Some(record), Some(folder)) = (&given.config.record, given.folder) else { return Ok(Vec::new()) };
+        let board = given.config.telemetry.is_on().then_some(given.board);
+        let start = |stream| Self::start(stream, folder, record, (board.cloned(), given.day.clone())).map(Arc::new);
+        given.streams.iter().map(start).collect()
+    }
+
     /// Is off.
     pub fn start(
         stream: &Arc<Stream>,
@@ -107,13 +112,6 @@ impl RecordingOutput {
         Taking { stream: Arc::clone(&self.stream), queue, _awake: self.stream.demand().keep_awake() }
     }
 
-    /// Ends its file; does not wait for that. So several do it at once before each is waited for.
-    pub fn end(&self) {
-        lock(&self.taking).take();
-        lock(&self.ends).get_or_insert_with(Instant::now);
-        self.recorder.stop(Duration::ZERO);
-    }
-
     pub fn stats(&self) -> RecordingStats {
         self.recorder.stats()
     }
@@ -135,24 +133,17 @@ impl Output for RecordingOutput {
         "recording"
     }
 
-    fn place(&self, _here: IpAddr) -> Option<String> {
-        None
+    fn tell(&self, stats: &mut Stats) {
+        if let Some(told) = told_of(stats, &self.stream, 0, 0) {
+            told.recording = Some(self.stats());
+        }
     }
 
-    fn announce(&self, _announcement: &mut Announcement) {}
-
-    /// A disk may hang, and pictures go on.
-    fn beat(&self) -> Option<(&Arc<Beat>, Duration)> {
-        None
-    }
-
-    fn viewers(&self) -> u64 {
-        0
-    }
-
-    /// Its statistics say it; the pilot's picture goes on.
-    fn has_died(&self) -> bool {
-        false
+    /// Its file.
+    fn end(&self) {
+        lock(&self.taking).take();
+        lock(&self.ends).get_or_insert_with(Instant::now);
+        self.recorder.stop(Duration::ZERO);
     }
 
     fn shutdown(&self) {

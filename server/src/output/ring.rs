@@ -14,6 +14,7 @@ use rov_common::mp4::Picture;
 use rov_common::priority;
 use rov_common::sync::lock;
 
+use super::Given;
 use crate::stream::{OutputQueue, Stream};
 
 /// Of a stream, whatever its bit rate and the machine.
@@ -48,6 +49,12 @@ impl RingLimit {
 }
 
 impl RingOutput {
+    /// One for each stream, or none.
+    pub(super) fn of(Given { config, streams, .. }: &Given) -> Vec<Self> {
+        let limit = config.ring.map(|time| RingLimit::new(time, streams.len()));
+        limit.into_iter().flat_map(|limit| streams.iter().map(move |stream| Self::start(stream, limit))).collect()
+    }
+
     pub fn start(stream: &Arc<Stream>, limit: RingLimit) -> Self {
         let ring = Arc::new(Mutex::new(Ring::new(limit)));
         let (kept, demand) = (Arc::clone(&ring), Arc::clone(stream.demand()));

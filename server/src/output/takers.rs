@@ -1,5 +1,6 @@
 //! Who is sent a stream as it is, by the outputs that cannot send less of it over a slow link: plain RTP and RTSP.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Mutex;
 
@@ -21,24 +22,17 @@ impl Taker {
     }
 }
 
+/// Of each output, by its name.
 #[derive(Debug, Default)]
-pub struct Takers {
-    /// Destinations, which stay.
-    rtp: Vec<Taker>,
-    rtsp: Mutex<Vec<Taker>>,
-}
+pub struct Takers(Mutex<BTreeMap<&'static str, Vec<Taker>>>);
 
 impl Takers {
-    pub fn new(rtp: Vec<Taker>) -> Self {
-        Self { rtp, rtsp: Mutex::default() }
-    }
-
-    /// Those that play now.
-    pub fn set_rtsp(&self, takers: Vec<Taker>) {
-        *lock(&self.rtsp) = takers;
+    /// Those of this output now.
+    pub fn set(&self, output: &'static str, takers: Vec<Taker>) {
+        lock(&self.0).insert(output, takers);
     }
 
     pub fn all(&self) -> Vec<Taker> {
-        [&self.rtp[..], &lock(&self.rtsp)].concat()
+        lock(&self.0).values().flatten().copied().collect()
     }
 }

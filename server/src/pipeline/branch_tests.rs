@@ -1,5 +1,6 @@
 //! Several streams of one camera.
 
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU8;
 use std::sync::mpsc::{Receiver, channel};
 

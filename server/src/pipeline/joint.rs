@@ -18,10 +18,11 @@ use rov_gst::caps::format_of;
 use rov_gst::message;
 
 use super::capture::{Branch, Capture, Failure, Format, GraphError, GraphEvent, News, Relay};
-use super::graph::{Hanging, START_LIMIT, STILL_HANGS};
+use super::graph::START_LIMIT;
 use super::handover::{Handover, Sign};
 use super::plan::{self, BranchPlan};
 use super::{at_rest, build};
+use crate::hanging::{Hanging, STILL_HANGS};
 use crate::rate_control::Rate;
 
 /// For the picture that is on its way from the tee into a branch: the queue there takes it at once.

@@ -1,5 +1,6 @@
 //! A branch that is replaced while the others go on.
 
+use std::sync::Mutex;
 use std::sync::mpsc::channel;
 
 use rov_common::capture_clock::CaptureClock;

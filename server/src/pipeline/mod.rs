@@ -46,7 +46,7 @@ use crate::config::{CameraConfig, EncodeConfig, SourceConfig, SourceKind};
 pub use capture::{Branch, BranchCounters, Failure, Format, GraphError, GraphEvent};
 pub use devices::nodes as device_nodes;
 pub use encoder::EncoderRow;
-pub use graph::{Graph, Hanging, STILL_HANGS};
+pub use graph::Graph;
 pub use joint::{Joint, NotPutIn, NotReplaced};
 pub use pip::{Pip, Tap};
 pub use plan::{BranchPlan, Links, Plan};

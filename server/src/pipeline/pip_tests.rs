@@ -4,7 +4,8 @@ use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
 use crate::config::{CameraConfig, EncoderChoice, Layout, Part, Position, SourceKind};
-use crate::pipeline::{Graph, Hanging, Plan, encoder, prepare};
+use crate::hanging::Hanging;
+use crate::pipeline::{Graph, Plan, encoder, prepare};
 use rov_common::codec::Codec;
 use rov_common::units::Resolution;
 

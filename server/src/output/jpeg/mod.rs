@@ -7,18 +7,16 @@
 mod direct;
 mod pipeline;
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rov_common::api::JpegStats;
+use rov_common::api::{JpegStats, Stats};
 use rov_common::backoff::Backoff;
 use rov_common::capture_clock::{CaptureClock, Captured};
 use rov_common::codec::Codec;
 use rov_common::decimate::Decimator;
-use rov_common::discovery::Announcement;
 use rov_common::sync::lock;
 use rov_common::units::Fps;
 use thiserror::Error;
@@ -27,9 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::direct::Direct;
 use self::pipeline::Maker;
-use super::{Audience, Output};
-use crate::pipeline::Hanging;
-use crate::progress::Beat;
+use super::{Given, Output, told_of};
+use crate::hanging::Hanging;
 use crate::stream::Stream;
 
 /// Previews that are made are at most so wide, and as high as that makes them.
@@ -71,6 +68,11 @@ pub struct JpegOutput {
 }
 
 impl JpegOutput {
+    /// One for each stream.
+    pub(super) fn of(given: &Given) -> Vec<Arc<Self>> {
+        given.streams.iter().map(|stream| Arc::new(Self::new(stream, given.config.max_viewers))).collect()
+    }
+
     /// Nothing runs until somebody wants a picture. `max_viewers` may watch previews at once.
     pub fn new(stream: &Arc<Stream>, max_viewers: u16) -> Self {
         let shared = Shared {
@@ -128,13 +130,6 @@ impl JpegOutput {
         self.shared.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub fn audience(&self) -> Audience {
-        Audience {
-            viewers: lock(&self.shared.demand).rates.len() as u64,
-            sent: self.shared.sent.load(Ordering::Relaxed),
-        }
-    }
-
     pub fn stats(&self) -> JpegStats {
         let demand = lock(&self.shared.demand);
         JpegStats { running: demand.running, viewers: demand.rates.len() as u64, pictures: demand.pictures }
@@ -146,23 +141,14 @@ impl Output for JpegOutput {
         "snapshots and MJPEG"
     }
 
-    /// By HTTP and RTSP, which say it.
-    fn place(&self, _here: IpAddr) -> Option<String> {
-        None
-    }
-
-    fn announce(&self, _announcement: &mut Announcement) {}
-
-    fn beat(&self) -> Option<(&Arc<Beat>, Duration)> {
-        None
+    fn tell(&self, stats: &mut Stats) {
+        let (own, sent) = (self.stats(), self.shared.sent.load(Ordering::Relaxed));
+        told_of(stats, &self.shared.stream, own.viewers, sent);
+        stats.jpeg = std::mem::take(&mut stats.jpeg).and(own);
     }
 
     fn viewers(&self) -> u64 {
         self.stats().viewers
-    }
-
-    fn has_died(&self) -> bool {
-        false
     }
 
     /// Ends every [`Previews`] and the pipeline; blocks for a second at most.

@@ -24,8 +24,8 @@ use rov_gst::element::has_property;
 use rov_gst::message;
 
 use super::{PREVIEW_WIDTH, Picture, Rate, Shared, Size};
+use crate::hanging::{Hanging, STILL_HANGS};
 use crate::packetize::Frame;
-use crate::pipeline::{Hanging, STILL_HANGS};
 use crate::stream::{Awake, OutputQueue, Stream};
 
 /// Access units that wait for the decoder. One that is too slow skips to the next keyframe.

@@ -18,19 +18,21 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rov_common::api::RtpStats;
+use rov_common::api::{RtpStats, Stats};
 use rov_common::discovery::{Announcement, RtpInfo};
 use rov_common::sync::lock;
 
 use self::links::Links;
 use self::sender::Sender;
-use super::{Audience, Output};
+use super::takers::Taker;
+use super::{Given, Output, told_of};
 use crate::config::RtpConfig;
 use crate::progress::{Beat, HANGS_AFTER};
 use crate::stream::{Awake, OutputQueue, Stream};
 
 /// Dropping it ends the thread.
 pub struct RtpOutput {
+    stream: Arc<Stream>,
     config: RtpConfig,
     ssrc: u32,
     frames: Arc<OutputQueue>,
@@ -66,6 +68,20 @@ impl Shared {
 }
 
 impl RtpOutput {
+    /// One for each stream, each at a port of its own.
+    pub(super) fn of(given: &Given) -> Result<Vec<Arc<Self>>> {
+        let Given { config, streams, .. } = given;
+        let Some(rtp) = &config.rtp else { return Ok(Vec::new()) };
+        let repair = rtp.fec_percent.map_or(0.0, |percent| f64::from(percent) / 100.0);
+        let sent = |host: Ipv4Addr| (0..streams.len()).map(move |at| Taker::at(host.into(), at, 1.0 + repair));
+        given.takers.set("RTP", rtp.hosts.iter().copied().flat_map(sent).collect());
+        let start = |(stream, port): (&Arc<Stream>, u16)| {
+            let rtp = RtpConfig { port, ..rtp.clone() };
+            Self::start(stream, rtp, config.host, config.interfaces.clone()).map(Arc::new)
+        };
+        streams.iter().zip(config.rtp_ports()).map(start).collect()
+    }
+
     /// Sends from now on. `host` is the address that the server listens on, and `interfaces` are those for multicast,
     /// as discovery takes both.
     pub fn start(stream: &Arc<Stream>, config: RtpConfig, host: IpAddr, interfaces: Vec<String>) -> Result<Self> {
@@ -84,6 +100,7 @@ impl RtpOutput {
             .spawn(move || sender.run())
             .context("cannot start the RTP thread")?;
         Ok(Self {
+            stream: Arc::clone(stream),
             config,
             ssrc,
             frames,
@@ -107,11 +124,6 @@ impl RtpOutput {
     pub fn main_host(&self) -> Ipv4Addr {
         let hosts = &self.config.hosts;
         hosts.iter().find(|host| host.is_multicast()).copied().unwrap_or(hosts[0])
-    }
-
-    /// Whom it reaches is not known.
-    pub fn audience(&self) -> Audience {
-        Audience { viewers: 0, sent: self.shared.bytes.load(Ordering::Relaxed) }
     }
 
     pub fn stats(&self) -> RtpStats {
@@ -144,13 +156,18 @@ impl Output for RtpOutput {
         }
     }
 
-    fn beat(&self) -> Option<(&Arc<Beat>, Duration)> {
-        Some((&self.shared.beat, HANGS_AFTER))
+    /// Whom it reaches is not known.
+    fn tell(&self, stats: &mut Stats) {
+        let own = self.stats();
+        if let Some(told) = told_of(stats, &self.stream, 0, own.bytes) {
+            told.rtp.clone_from(&own.destinations);
+            told.rtp_ssrc = Some(self.ssrc);
+        }
+        stats.rtp = Some(stats.rtp.take().unwrap_or_default().and(own));
     }
 
-    /// Receivers are not known.
-    fn viewers(&self) -> u64 {
-        0
+    fn beat(&self) -> Option<(&Arc<Beat>, Duration)> {
+        Some((&self.shared.beat, HANGS_AFTER))
     }
 
     fn has_died(&self) -> bool {

@@ -216,7 +216,7 @@ impl Clients {
         if now.saturating_duration_since(*looked_at) >= LOOK_INTERVAL {
             *looked_at = now;
             *lock(&self.sessions) = self.state.sessions(now);
-            self.state.rules.seats.takers.set_rtsp(self.state.takers());
+            self.state.rules.seats.takers.set("RTSP", self.state.takers());
         }
         let mut asked = lock(&self.keyframe_asked);
         if now.saturating_duration_since(*asked) >= KEYFRAME_INTERVAL {

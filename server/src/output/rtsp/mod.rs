@@ -28,7 +28,7 @@ use gstreamer::glib;
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::gio;
 use gstreamer_rtsp_server::prelude::*;
-use rov_common::api::RtspStats;
+use rov_common::api::{RtspStats, Stats};
 use rov_common::discovery::{Announcement, RtspInfo, interfaces};
 use rov_common::net;
 use rov_common::sync::lock;
@@ -39,7 +39,7 @@ use self::feed::Feeder;
 use self::gate::Gate;
 use self::mjpeg::Mjpeg;
 use self::paths::{Content, Paths};
-use super::{Audience, Output};
+use super::{Given, Output, told_of};
 use crate::config::RtspConfig;
 use crate::inlet::Inlet;
 use crate::output::jpeg::JpegOutput;
@@ -88,6 +88,20 @@ struct Served {
 }
 
 impl RtspOutput {
+    /// One for all streams; `jpeg` has the previews of each.
+    pub(super) fn of(given: &Given, jpeg: &[Arc<JpegOutput>]) -> Result<Option<Arc<Self>>> {
+        let Given { config, streams, .. } = given;
+        let Some(rtsp) = config.rtsp.clone() else { return Ok(None) };
+        let seats = Seats {
+            max_clients: config.max_viewers.into(),
+            pilots: Arc::clone(given.pilots),
+            users: Arc::clone(given.users),
+            takers: Arc::clone(given.takers),
+        };
+        let (inlet, interfaces) = (given.inlet.cloned(), config.interfaces.clone());
+        Self::start(streams, jpeg, inlet, rtsp, config.host, interfaces, seats).map(|output| Some(Arc::new(output)))
+    }
+
     /// Binds the port and serves; `jpeg` has the previews of each stream, and `inlet` is where the stream at its place
     /// is published. `interfaces` are those for multicast, as discovery takes them. To be called where tokio runs.
     ///
@@ -198,12 +212,6 @@ impl RtspOutput {
         RtspInfo { port: self.port, path: path.to_owned() }
     }
 
-    /// Of the stream. Of those who play previews the first is among the viewers of `JpegOutput`, as is what they are sent.
-    pub fn audience(&self, stream: usize) -> Audience {
-        let Served { feeder, mjpeg } = &self.served[stream];
-        Audience { viewers: (feeder.playing() + mjpeg.playing().saturating_sub(1)) as u64, sent: feeder.sent() }
-    }
-
     pub fn stats(&self) -> RtspStats {
         let addresses = addresses(self.host);
         let urls = |mjpeg| {
@@ -234,6 +242,15 @@ impl Output for RtspOutput {
     fn announce(&self, announcement: &mut Announcement) {
         announcement.transports.push("rtsp".to_owned());
         announcement.rtsp = Some(self.info(0));
+    }
+
+    /// Of those who play previews the first is among the viewers of `JpegOutput`, as is what they are sent.
+    fn tell(&self, stats: &mut Stats) {
+        for Served { feeder, mjpeg } in self.served.iter() {
+            let viewers = feeder.playing() + mjpeg.playing().saturating_sub(1);
+            told_of(stats, &feeder.stream, viewers as u64, feeder.sent());
+        }
+        stats.rtsp = Some(self.stats());
     }
 
     fn beat(&self) -> Option<(&Arc<Beat>, Duration)> {

@@ -9,6 +9,7 @@ mod liveness;
 pub mod offer;
 mod session;
 mod share;
+mod stun;
 mod thinning;
 mod thread;
 
@@ -20,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rov_common::api::{PictureTime, ViewerStats};
+use rov_common::api::{PictureTime, Stats, ViewerStats};
 use rov_common::discovery::Announcement;
 use rov_common::media_socket::{self, MediaSocket};
 use rov_common::sync::lock;
@@ -31,7 +32,7 @@ use self::feedback::Pictures;
 pub use engine::{AcceptError, CandidateError, Engine};
 pub use offer::{Fragment, OfferError};
 
-use super::{Audience, Output};
+use super::{Given, Output};
 use crate::identity::Identity;
 use crate::progress::{Beat, HANGS_AFTER};
 use crate::stream::Streams;
@@ -46,7 +47,7 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Busy;
 
 /// Binds the socket that all viewers share to `host` and `port`, 0 meaning any.
-pub fn bind(host: IpAddr, port: u16) -> Result<MediaSocket> {
+fn bind(host: IpAddr, port: u16) -> Result<MediaSocket> {
     let address = SocketAddr::new(host, port);
     let (socket, short) = media_socket::open(address).with_context(|| {
         format!("cannot bind UDP {address} for media: choose another port with --media-port (0: any)")
@@ -121,11 +122,13 @@ pub struct WebRtcStats {
 }
 
 impl WebRtcStats {
-    /// Of the stream at this place, which has this name.
-    pub fn audience(&self, stream: usize, name: &str) -> Audience {
-        let watches = |viewer: &&ViewerStats| viewer.stream == name && viewer.connected_s > 0.0;
-        let viewers = self.viewers.iter().filter(watches).count() as u64;
-        Audience { viewers, sent: self.sent.get(stream).copied().unwrap_or_default() }
+    pub fn tell(self, stats: &mut Stats) {
+        for (stream, sent) in stats.streams.iter_mut().zip(self.sent) {
+            let watches = |viewer: &&ViewerStats| viewer.stream == stream.name && viewer.connected_s > 0.0;
+            stream.client_count += self.viewers.iter().filter(watches).count() as u64;
+            stream.total_bytes_streamed += sent;
+        }
+        stats.viewers = self.viewers;
     }
 }
 
@@ -154,6 +157,26 @@ pub struct WebRtcOutput {
 }
 
 impl WebRtcOutput {
+    /// One for all streams. To be called where tokio runs.
+    pub(super) fn of(given: &Given) -> Result<Option<Arc<Self>>> {
+        let Given { config, streams, .. } = given;
+        if !config.webrtc {
+            return Ok(None);
+        }
+        let socket = bind(config.host, config.media_port)?;
+        let paths = Paths {
+            interfaces: config.interfaces.clone(),
+            public: config.public_addresses.clone(),
+            stun: config.stun.as_deref().map(stun::resolve),
+            identity: Some(given.identity.clone()),
+        };
+        let floors = config.streams().map(|(_, config)| config.adaptive_floor);
+        let encodes = streams.iter().zip(floors).map(|(stream, floor)| (stream.name(), stream.codec(), floor));
+        let engine = Engine::new(encodes, config.max_viewers.into(), Arc::clone(given.pilots))
+            .with_tether(config.tether, Arc::clone(given.takers));
+        Ok(Some(Arc::new(Self::start(streams, socket, paths, engine).context("WebRTC")?)))
+    }
+
     /// Starts the media thread on `socket`; `engine` is for these streams.
     pub fn start(streams: &Streams, socket: MediaSocket, paths: Paths, engine: Engine) -> Result<Self> {
         let local = socket.local_addr();
@@ -198,6 +221,7 @@ impl WebRtcOutput {
         self.ask(|reply| Command::Close { id, reply }).await
     }
 
+    /// What others tell by [`Output::tell`]: the media thread is asked.
     pub async fn stats(&self) -> Result<WebRtcStats, Busy> {
         self.ask(|reply| Command::Stats { reply }).await
     }

@@ -8,7 +8,7 @@ use rov_common::codec::Codec;
 use tokio::sync::mpsc;
 
 use super::{Life, RunEnd};
-use crate::config::{CameraConfig, SourceKind};
+use crate::config::CameraConfig;
 use crate::pipeline::{self, BranchPlan, EncoderRow, Joint, Plan};
 use crate::rate_control::Rate;
 use crate::supervisor::change::{Applied, Ask, Refused, Wanted};
@@ -388,12 +388,8 @@ impl Change {
 
 /// Whether a stream is to have larger pictures, or more of them, than a source gives that could give others.
 fn asks_for_more(camera: &CameraConfig, stream: usize, joint: &Joint) -> bool {
-    let chooses = matches!(
-        camera.source.kind,
-        SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi | SourceKind::Test | SourceKind::Pip
-    );
     let encode = &camera.streams[stream].encode;
-    chooses
+    camera.source.kind.nature().is_choosable
         && joint.given().is_some_and(|(resolution, fps)| {
             let is_larger = |wanted: &rov_common::units::Resolution| {
                 wanted.width > resolution.width || wanted.height > resolution.height
