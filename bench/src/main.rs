@@ -183,7 +183,8 @@ fn passes(row: &Row) -> bool {
     let passed = ratio <= GATE && shown as f64 >= made as f64 * GATE_SHOWN;
     let verdict = if passed { "passed" } else { "FAILED" };
     println!(
-        "gate {verdict}: webrtc takes {ratio:.2} times as long as plain UDP (limit {GATE}) and shows {shown} of {made} pictures"
+        "gate {verdict}: webrtc takes {ratio:.2} times as long as plain UDP (limit {GATE}) and shows {shown} of {made} \
+         pictures"
     );
     passed
 }

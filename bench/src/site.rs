@@ -1,5 +1,5 @@
-//! Where sender and receiver are: on loopback, at the two ends of a link that may be impaired (`netlab`), or both at one
-//! end of it, with the other end for who has a link of its own.
+//! Where sender and receiver are: on loopback, at the two ends of a link that may be impaired (`netlab`), or both at
+//! one end of it, with the other end for who has a link of its own.
 
 use std::process::Command;
 

@@ -21,7 +21,8 @@ use gstreamer_video::prelude::*;
 use crate::picture::{self, Texture};
 
 glib::wrapper! {
-    pub struct Source(ObjectSubclass<imp::Source>) @extends gst_base::PushSrc, gst_base::BaseSrc, gst::Element, gst::Object;
+    pub struct Source(ObjectSubclass<imp::Source>)
+        @extends gst_base::PushSrc, gst_base::BaseSrc, gst::Element, gst::Object;
 }
 
 /// Makes the element known to the process, or as a part of `plugin`.

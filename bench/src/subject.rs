@@ -529,8 +529,8 @@ impl<'a> Starter<'a> {
         Ok(args.to_vec())
     }
 
-    /// rov-server as it is, with the common source and encoder, which may make smaller pictures of it; it gives pictures
-    /// already.
+    /// rov-server as it is, with the common source and encoder, which may make smaller pictures of it; it gives
+    /// pictures already.
     fn rov_server(&self, point: &Point, args: &[String]) -> Result<RovServer> {
         let [http_port, rtsp_port, rtp_port, discovery] = [free_port()?, free_port()?, free_port()?, free_port()?];
         let site = self.scene.site;

@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn the_bytes_of_an_interface_are_read_in_both_directions() {
-        let table = "Inter-|   Receive  |  Transmit\n face |bytes packets|bytes\n  lo2: 1 2 3 4 5 6 7 8 9 10\n    lo: 100 2 0 0 0 0 0 0 200 3 0 0 0 0 0 0\n";
+        let table = "Inter-|   Receive  |  Transmit\n face |bytes packets|bytes\n  lo2: 1 2 3 4 5 6 7 8 9 10\n    lo: \
+                     100 2 0 0 0 0 0 0 200 3 0 0 0 0 0 0\n";
         assert_eq!(bytes(table, "lo"), Some([100, 200]));
         assert_eq!(bytes(table, "eth0"), None);
     }

@@ -123,7 +123,8 @@ impl Results {
         };
         text += &format!(
             "| | {latency} p50 / p95 / p99 / max, ms | p50 to UDP's | {shown} | repeated, damaged, gaps over 200 ms | \
-                 first picture, ms | CPU server + client (+ X server), ms/s | memory server, client, MiB | on the wire, Mbit/s |\n\
+                 first picture, ms | CPU server + client (+ X server), ms/s | memory server, client, MiB | on the \
+                 wire, Mbit/s |\n\
                  |---|---|---|---|---|---|---|---|---|\n"
         );
         for row in &self.rows {
@@ -144,7 +145,8 @@ impl Results {
             if let Some((server, client)) = row.network() {
                 let name = row.subject.name();
                 text += &format!(
-                    "\n{name}: of the CPU, sockets and encryption are {server:.0} ms/s of the server's and {client:.0} of the client's.\n"
+                    "\n{name}: of the CPU, sockets and encryption are {server:.0} ms/s of the server's and {client:.0} \
+                     of the client's.\n"
                 );
             }
             if let Some(drift) = row.median.pictures.drift {
@@ -188,8 +190,8 @@ impl Row {
         let client_cpu = plus(client) + &plus(x_server);
         let client_memory = client.map_or(String::new(), |cost| format!(", {:.0}", cost.memory_mib));
         format!(
-            "| {} | {p50:.1} / {p95:.1} / {p99:.1} / {max:.1} | {ratio} | {} of {} | {}, {}, {} | {first} | {:.0}{client_cpu} | \
-             {:.0}{client_memory} | {:.1} |\n",
+            "| {} | {p50:.1} / {p95:.1} / {p99:.1} / {max:.1} | {ratio} | {} of {} | {}, {}, {} | {first} | \
+             {:.0}{client_cpu} | {:.0}{client_memory} | {:.1} |\n",
             self.title(),
             pictures.shown,
             pictures.made,

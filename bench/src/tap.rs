@@ -57,7 +57,8 @@ impl Tap {
     }
 
     /// The SSRC of the source that has sent most of these pictures, to one of these ports where they are given: the
-    /// timestamps of two viewers may be the same. Each viewer gets one of its own; retransmissions and repair have others.
+    /// timestamps of two viewers may be the same. Each viewer gets one of its own; retransmissions and repair have
+    /// others.
     pub fn source(&self, timestamps: impl IntoIterator<Item = u32>, ports: Option<&[u16]>) -> Option<u32> {
         source_of(&self.lock(), timestamps, ports)
     }
@@ -183,8 +184,9 @@ fn receive(socket: &OwnedFd, head: &mut [u8]) -> Option<(usize, u64)> {
     }
 }
 
-/// The port that it goes to, and SSRC and timestamp, of an IPv4 packet that holds RTP. Told from STUN, DTLS and RTCP as in RFC 7983 and RFC 5761. Of
-/// packets that are sent in one go (segmentation offload) only the first is seen; they belong to one picture.
+/// The port that it goes to, and SSRC and timestamp, of an IPv4 packet that holds RTP. Told from STUN, DTLS and RTCP as
+/// in RFC 7983 and RFC 5761. Of packets that are sent in one go (segmentation offload) only the first is seen; they
+/// belong to one picture.
 fn rtp(packet: &[u8]) -> Option<(u16, (u32, u32))> {
     const UDP: u8 = 17;
     let header = usize::from(packet.first()? & 0xf) * 4;

@@ -276,12 +276,18 @@ mod tests {
         webrtc.idle_cpu_ms_per_s = Some(30.0);
         let rows = [row(Udp, run(6.0, 8.0)), row(Webrtc, webrtc), row(Webrtcbin, run(7.0, 8.5))];
         let expected = [
-            "| rov-client's decoder by WebRTC: p50 over that of plain UDP | at most 0.50 ms | 0.40 ms (6.4 and 6.0) | yes |\n",
-            "| rov-client's decoder by WebRTC: p50 over that of webrtcbin | at most 0 ms | -0.60 ms (6.4 and 7.0) | yes |\n",
-            "| rov-client's decoder by WebRTC: p99 over that of plain UDP | at most 0.50 ms | 1 ms (9.0 and 8.0) | **no** |\n",
-            "| rov-client's decoder by WebRTC: p99 over that of webrtcbin | at most 0 ms | 0.50 ms (9.0 and 8.5) | **no** |\n",
-            "| rov-client --auto: from its start to the first picture | at most 400 ms | 300 ms (webrtcbin 300) | yes |\n",
-            "| idle: CPU of the server without a viewer, to that with one | at most 0.33 times | 0.20 times (30 and 150 ms/s) | yes |\n",
+            "| rov-client's decoder by WebRTC: p50 over that of plain UDP | at most 0.50 ms | 0.40 ms (6.4 and 6.0) | \
+             yes |\n",
+            "| rov-client's decoder by WebRTC: p50 over that of webrtcbin | at most 0 ms | -0.60 ms (6.4 and 7.0) | \
+             yes |\n",
+            "| rov-client's decoder by WebRTC: p99 over that of plain UDP | at most 0.50 ms | 1 ms (9.0 and 8.0) | \
+             **no** |\n",
+            "| rov-client's decoder by WebRTC: p99 over that of webrtcbin | at most 0 ms | 0.50 ms (9.0 and 8.5) | \
+             **no** |\n",
+            "| rov-client --auto: from its start to the first picture | at most 400 ms | 300 ms (webrtcbin 300) | yes \
+             |\n",
+            "| idle: CPU of the server without a viewer, to that with one | at most 0.33 times | 0.20 times (30 and \
+             150 ms/s) | yes |\n",
             "| idle: first picture for a new viewer then | at most 400 ms | 300 ms | yes |\n",
         ];
         assert_eq!(texts(PointName::P720At30, &rows), expected);
@@ -377,7 +383,8 @@ mod tests {
         ];
         let expected = [
             "| 8 viewers: access units lost or damaged | at most 0 | 0 (of 90) | yes |\n",
-            "| 8 viewers: CPU of the server to that of Janus | at most 0.50 times | 0.60 times (150.0 and 250.0) | **no** |\n",
+            "| 8 viewers: CPU of the server to that of Janus | at most 0.50 times | 0.60 times (150.0 and 250.0) | \
+             **no** |\n",
             "| 8 viewers: p99 of the worst over that by Janus | at most 0 ms | -1 ms (8.0 and 9.0) | yes |\n",
             "| 32 viewers: access units lost or damaged | at most 0 | 0 (of 90) | yes |\n",
         ];

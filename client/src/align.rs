@@ -1,9 +1,9 @@
 //! Which pictures of the grid's tiles belong together, by the times of their capture. Pure; takes `now`.
 //!
 //! One tile leads, that with the highest rate: each of its pictures waits as long as the slowest of the others has
-//! needed lately for a picture within the tolerance, and is then shown with the nearest of each. No picture waits longer
-//! than the maximum, whatever is learnt. Not waited for, and shown at once, are tiles without times of capture, silent
-//! ones, and those whose pictures come later than the others' by more than the maximum.
+//! needed lately for a picture within the tolerance, and is then shown with the nearest of each. No picture waits
+//! longer than the maximum, whatever is learnt. Not waited for, and shown at once, are tiles without times of capture,
+//! silent ones, and those whose pictures come later than the others' by more than the maximum.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;

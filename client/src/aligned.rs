@@ -66,8 +66,8 @@ impl Aligned {
                 let is_full = self.aligner.put(at, picture.captured, picture.converted_at, picture);
                 if is_full && *most < MAX_WAITING && !std::mem::replace(is_said, true) {
                     tracing::warn!(
-                        "{}: no more than {most} pictures of {} kB wait for those of other cameras, as memory is limited to \
-                         {} MB: choose smaller streams for the grid, or a smaller --align-latency",
+                        "{}: no more than {most} pictures of {} kB wait for those of other cameras, as memory is \
+                         limited to {} MB: choose smaller streams for the grid, or a smaller --align-latency",
                         tile.viewer.called(),
                         bytes / 1_000,
                         MOST_BYTES >> 20

@@ -146,7 +146,8 @@ fn list_json(found: &[Found]) -> Result<String> {
                 })
                 .collect();
             json!({
-                "id": a.id, "key": a.key, "name": a.name, "version": a.version, "address": f.address.to_string(), "whep": a.whep,
+                "id": a.id, "key": a.key, "name": a.name, "version": a.version,
+                "address": f.address.to_string(), "whep": a.whep,
                 "transports": a.transports, "streams": streams,
             })
         })
@@ -263,8 +264,8 @@ impl Reporter {
         let now = Instant::now();
         match self.watch.look(self.beat.count(), now) {
             Some(Change::Hangs) => tracing::error!(
-                "the window's thread hangs, as in the graphics driver: what is on the screen is old; if that lasts, start \
-                 rov-client again, with another --display"
+                "the window's thread hangs, as in the graphics driver: what is on the screen is old; if that lasts, \
+                 start rov-client again, with another --display"
             ),
             Some(Change::GoesOn(lasted)) => tracing::warn!("the window goes on, after {:.1} s", lasted.as_secs_f64()),
             None => {}

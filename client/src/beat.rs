@@ -1,5 +1,5 @@
-//! Whether the window's thread still comes around. It hangs where a graphics driver does, and can then say nothing itself:
-//! what is on the screen stays, and looks live. Another thread looks.
+//! Whether the window's thread still comes around. It hangs where a graphics driver does, and can then say nothing
+//! itself: what is on the screen stays, and looks live. Another thread looks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

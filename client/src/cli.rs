@@ -41,7 +41,8 @@ const LOGGING: &str = "Logging";
 ///
 /// Without options, finds a rov-server on the network by itself and shows its picture. Keys: Q or ESC close, F or
 /// a double click fullscreen, 1 to 9 and Tab choose among the server's streams, G shows all cameras, A aligns them,
-/// R records, S saves the picture and C the last seconds, E notes an event, I information, ? or F1 or a right click all of them.
+/// R records, S saves the picture and C the last seconds, E notes an event, I information, ? or F1 or a right click all
+/// of them.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rov-client", version, max_term_width = 100, after_help = EXIT_CODES)]
 #[command(group(ArgGroup::new("server").args(["address", "host"])))]
@@ -69,11 +70,17 @@ pub struct Cli {
     pub transport: TransportChoice,
 
     /// TCP port of the server's HTTP API, with an address that has none [default: 8080]
-    #[arg(help_heading = SERVER, long, value_name = "PORT", requires = "server", value_parser = within::<u16>(1, 65_535))]
+    #[arg(
+        help_heading = SERVER, long, value_name = "PORT", requires = "server",
+        value_parser = within::<u16>(1, 65_535)
+    )]
     pub signal_port: Option<u16>,
 
     /// TCP port of the server's RTSP, with an address and --transport rtsp
-    #[arg(help_heading = SERVER, long, value_name = "PORT", default_value_t = 8554, requires = "server", value_parser = within::<u16>(1, 65_535))]
+    #[arg(
+        help_heading = SERVER, long, value_name = "PORT", default_value_t = 8554, requires = "server",
+        value_parser = within::<u16>(1, 65_535)
+    )]
     pub rtsp_port: u16,
 
     /// Listen for RTP without discovery: the multicast group, or this machine's own address if the sender sends to
@@ -83,11 +90,17 @@ pub struct Cli {
 
     /// UDP port to listen at for RTP, without discovery; RTCP comes at the port above, repair packets at the second
     /// above [default: 5004]
-    #[arg(help_heading = TRANSPORT, long, value_name = "PORT", conflicts_with_all = ["auto", "url", "name", "list"], value_parser = within::<u16>(1, u64::from(rtp::HIGHEST_PORT)))]
+    #[arg(
+        help_heading = TRANSPORT, long, value_name = "PORT", conflicts_with_all = ["auto", "url", "name", "list"],
+        value_parser = within::<u16>(1, u64::from(rtp::HIGHEST_PORT))
+    )]
     pub rtp_port: Option<u16>,
 
     /// Codec of RTP that is listened for without discovery; all else says it by itself
-    #[arg(help_heading = TRANSPORT, long, value_name = "h264|h265|mjpeg", default_value_t = Codec::H264, conflicts_with_all = ["auto", "url", "name", "list"])]
+    #[arg(
+        help_heading = TRANSPORT, long, value_name = "h264|h265|mjpeg", default_value_t = Codec::H264,
+        conflicts_with_all = ["auto", "url", "name", "list"]
+    )]
     pub codec: Codec,
 
     /// URL of any WHEP endpoint, as http://10.0.0.2:8080/whep, or of any RTSP camera, as rtsp://10.0.0.3/stream1 or
@@ -105,13 +118,13 @@ pub struct Cli {
     #[arg(help_heading = SERVER, long, value_name = "PASSWORD", env = "ROV_PASSWORD", hide_env_values = true)]
     pub password: Option<String>,
 
-    /// Token instead of --user and --password, as `rov-server token` makes it. Others on this machine see it in the list
-    /// of processes: better set the environment variable [default: none]
+    /// Token instead of --user and --password, as `rov-server token` makes it. Others on this machine see it in the
+    /// list of processes: better set the environment variable [default: none]
     #[arg(help_heading = SERVER, long, value_name = "TOKEN", env = "ROV_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
 
-    /// Take this certificate of a rov-server with --tls from now on, by its SHA-256 fingerprint, although it showed another
-    /// one before; none: it has no HTTPS any more [default: what it shows first is kept]
+    /// Take this certificate of a rov-server with --tls from now on, by its SHA-256 fingerprint, although it showed
+    /// another one before; none: it has no HTTPS any more [default: what it shows first is kept]
     #[arg(help_heading = SERVER, long, value_name = "SHA256", value_parser = fingerprint)]
     pub server_certificate: Option<String>,
 
@@ -125,11 +138,17 @@ pub struct Cli {
     pub name: Option<String>,
 
     /// Watch this stream instead of the first: NAME, or CAMERA/NAME, as --list prints it
-    #[arg(help_heading = SERVER, long, value_name = "[CAMERA/]NAME", conflicts_with_all = ["url", "list", "rtp_host", "rtp_port"], value_parser = stream_name)]
+    #[arg(
+        help_heading = SERVER, long, value_name = "[CAMERA/]NAME",
+        conflicts_with_all = ["url", "list", "rtp_host", "rtp_port"], value_parser = stream_name
+    )]
     pub stream: Option<String>,
 
     /// Watch this camera instead of the first: its first stream, or the one that --stream names
-    #[arg(help_heading = SERVER, long, value_name = "NAME", conflicts_with_all = ["url", "list", "rtp_host", "rtp_port"], value_parser = camera_name)]
+    #[arg(
+        help_heading = SERVER, long, value_name = "NAME",
+        conflicts_with_all = ["url", "list", "rtp_host", "rtp_port"], value_parser = camera_name
+    )]
     pub camera: Option<String>,
 
     /// Print each server with its streams as it is found, those of other cameras than the first as CAMERA/NAME; ends
@@ -142,7 +161,10 @@ pub struct Cli {
     pub json: bool,
 
     /// UDP port of discovery
-    #[arg(help_heading = DISCOVERY, long, value_parser = whole::<u16>, value_name = "PORT", default_value_t = DEFAULT_PORT)]
+    #[arg(
+        help_heading = DISCOVERY, long, value_parser = whole::<u16>, value_name = "PORT",
+        default_value_t = DEFAULT_PORT
+    )]
     pub discovery_port: u16,
 
     /// Seconds to look for a server before saying that there is none (it looks on, unless --no-wait)
@@ -160,7 +182,10 @@ pub struct Cli {
     pub no_wait: bool,
 
     /// GStreamer element that decodes, or `auto`: hardware first, then software
-    #[arg(help_heading = PICTURE, long, value_name = "auto|ELEMENT", default_value = "auto", value_parser = str::parse::<DecoderChoice>)]
+    #[arg(
+        help_heading = PICTURE, long, value_name = "auto|ELEMENT", default_value = "auto",
+        value_parser = str::parse::<DecoderChoice>
+    )]
     pub decoder: DecoderChoice,
 
     /// Longest wait for a missing packet, in milliseconds: for its retransmission, by RTP for its repair, by RTSP
@@ -185,12 +210,18 @@ pub struct Cli {
     pub fullscreen: bool,
 
     /// Start with all cameras of the server in a grid, each by the smallest of its streams; `streams`: with each stream
-    #[arg(help_heading = PICTURE, long, value_name = "cameras|streams", num_args = 0..=1, require_equals = true, default_missing_value = "cameras", value_enum, conflicts_with = "list")]
+    #[arg(
+        help_heading = PICTURE, long, value_name = "cameras|streams", num_args = 0..=1, require_equals = true,
+        default_missing_value = "cameras", value_enum, conflicts_with = "list"
+    )]
     pub grid: Option<GridOf>,
 
     /// In the grid, show pictures that were captured together at one time: those of quicker cameras wait. The key A
     /// changes it [default: as the server's `alignment` says, else off]
-    #[arg(help_heading = PICTURE, long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", value_enum)]
+    #[arg(
+        help_heading = PICTURE, long, value_name = "on|off", num_args = 0..=1, require_equals = true,
+        default_missing_value = "on", value_enum
+    )]
     pub align: Option<Switch>,
 
     /// Longest wait for a picture of another camera with --align, in milliseconds; a camera that is later than that is
@@ -204,16 +235,25 @@ pub struct Cli {
     pub align_tolerance: Option<u64>,
 
     /// Width of the window in pixels
-    #[arg(help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 1280, value_parser = within::<u32>(160, 16_384))]
+    #[arg(
+        help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 1280,
+        value_parser = within::<u32>(160, 16_384)
+    )]
     pub width: u32,
 
     /// Height of the window in pixels
-    #[arg(help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 720, value_parser = within::<u32>(90, 16_384))]
+    #[arg(
+        help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 720,
+        value_parser = within::<u32>(90, 16_384)
+    )]
     pub height: u32,
 
     /// What draws into the window: `gst`, the best GStreamer sink that works here, or one by its name; `minifb`, which
     /// draws everywhere; `auto`: under X11 a sink, elsewhere minifb
-    #[arg(help_heading = PICTURE, long, value_name = "auto|minifb|gst|SINK", default_value_t, value_parser = str::parse::<DisplayChoice>)]
+    #[arg(
+        help_heading = PICTURE, long, value_name = "auto|minifb|gst|SINK", default_value_t,
+        value_parser = str::parse::<DisplayChoice>
+    )]
     pub display: DisplayChoice,
 
     /// Without the line in the corner: the vehicle's name, whether it is live, delay, transport
@@ -237,8 +277,9 @@ pub struct Cli {
     #[arg(help_heading = RUNNING, long, value_name = "FILE")]
     pub stats_json: Option<PathBuf>,
 
-    /// Record what is received into this folder, as it comes, from the start, and fetch later what did not get here, out
-    /// of the vehicle's --ring; the key R ends it and begins again, also without this option [default: off, and Videos/ROV in the home folder for the key R]
+    /// Record what is received into this folder, as it comes, from the start, and fetch later what did not get here,
+    /// out of the vehicle's --ring; the key R ends it and begins again, also without this option [default: off, and
+    /// Videos/ROV in the home folder for the key R]
     #[arg(help_heading = RECORDING, long, value_name = "FOLDER", conflicts_with = "list")]
     pub record: Option<PathBuf>,
 
@@ -256,7 +297,10 @@ pub struct Cli {
     pub record_free: Option<Bytes>,
 
     /// STUN server for viewers behind a NAT [default: off; without a URL: stun:stun.l.google.com:19302]
-    #[arg(help_heading = TRANSPORT, long, value_name = "URL", num_args = 0..=1, default_missing_value = "stun:stun.l.google.com:19302", value_parser = stun)]
+    #[arg(
+        help_heading = TRANSPORT, long, value_name = "URL", num_args = 0..=1,
+        default_missing_value = "stun:stun.l.google.com:19302", value_parser = stun
+    )]
     pub stun: Option<String>,
 
     /// Say more; twice for everything
@@ -298,8 +342,8 @@ const RTSP_PATH: &str = "/stream1";
 const EXIT_CODES: &str = "Exit codes:\n  \
     0  closed by the user, or --duration is over\n  \
     1  an error that is none of the others\n  \
-    2  wrong usage: an option, a --decoder that does not work, several servers, no --name and no window, or a camera that wants\n     \
-        another password or has no H.264, H.265 or MJPEG video\n  \
+    2  wrong usage: an option, a --decoder that does not work, several servers, no --name and no window, or a camera \
+        that wants\n     another password or has no H.264, H.265 or MJPEG video\n  \
     3  no server found, or the given one does not answer (with --no-wait or --list)";
 
 impl Cli {
@@ -499,7 +543,10 @@ impl Cli {
     fn url_target(&self, option: &str, text: &str) -> Result<Target, String> {
         // What does not parse is not repeated: it may have a password in it.
         let url = parse_url(text).map_err(|error| {
-            format!("{option}: give a WHEP URL, http://..., or an RTSP URL, as rtsp://USER:PASSWORD@10.0.0.3/stream1 ({error})")
+            format!(
+                "{option}: give a WHEP URL, http://..., or an RTSP URL, as rtsp://USER:PASSWORD@10.0.0.3/stream1 \
+                     ({error})"
+            )
         })?;
         if self.name.is_some() {
             return Err(format!("--name is for servers that are found: leave it out, {option} says which one"));

@@ -223,8 +223,9 @@ impl Discovery {
             None => String::new(),
         };
         format!(
-            "{asked}; {listened}{newer}. Check that the server runs, and without --no-discovery; that both machines are in the same \
-             subnet; that no firewall blocks UDP port {port}; and that the server's --host is not the address of another network"
+            "{asked}; {listened}{newer}. Check that the server runs, and without --no-discovery; that both machines \
+             are in the same subnet; that no firewall blocks UDP port {port}; and that the server's --host is not the \
+             address of another network"
         )
     }
 

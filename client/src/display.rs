@@ -175,7 +175,8 @@ pub trait Stage {
     fn view(&mut self, pane: usize, now: Instant) -> ViewModel;
     /// The newest picture of this pane, once.
     fn take(&mut self, pane: usize) -> Option<Picture>;
-    /// How old the pictures of this pane are, while they move and are older than they may be, or that this is not known.
+    /// How old the pictures of this pane are, while they move and are older than they may be, or that this is not
+    /// known.
     fn late(&mut self, _pane: usize, _now: Instant) -> Option<Warning> {
         None
     }

@@ -520,8 +520,8 @@ impl Heard {
         let (name, here, there) = (back.name(), watched.server.address, back.address);
         let text = match proved {
             Some(_) => format!(
-                "{name}, verified by its key before, is back at {there}; still watching {here}, as chosen, which proves \
-                 no key"
+                "{name}, verified by its key before, is back at {there}; still watching {here}, as chosen, which \
+                 proves no key"
             ),
             None => format!("{name} is back at {there}; still watching {} at {here}", watched.server.name()),
         };
@@ -549,12 +549,12 @@ impl Heard {
             let there = twin.address;
             return Some(match twin.announcement.key == server.announcement.key && twin.announcement.key.is_some() {
                 true => format!(
-                    "{there} also claims to be {name}, with the same key: a copied card (delete server.key on one of the \
-                     two) or an impostor; watching {here}"
+                    "{there} also claims to be {name}, with the same key: a copied card (delete server.key on one of \
+                     the two) or an impostor; watching {here}"
                 ),
                 false => format!(
-                    "{there} also claims to be {name}, with another key or none: a copied card or an impostor; watching \
-                     {here}"
+                    "{there} also claims to be {name}, with another key or none: a copied card or an impostor; \
+                     watching {here}"
                 ),
             });
         }
@@ -563,8 +563,8 @@ impl Heard {
         };
         self.found.iter().filter(is_heard).any(is_in_turns).then(|| {
             format!(
-                "two machines announce {name} at {here}: a copied card with the same address, or an impostor; the picture \
-                 may be of either"
+                "two machines announce {name} at {here}: a copied card with the same address, or an impostor; the \
+                 picture may be of either"
             )
         })
     }

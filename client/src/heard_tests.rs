@@ -345,8 +345,8 @@ fn what_the_pilot_chose_stays_when_the_server_that_proved_its_key_is_back_and_th
         assert_eq!(world.heard.back(world.now), None);
         world.hear(&a, NEMO);
         let asked = world.heard.back(world.now).expect("it is back");
-        let said = "rov a, verified by its key before, is back at 192.168.2.2:8080; still watching 192.168.2.2:8080, as \
-                    chosen, which proves no key";
+        let said = "rov a, verified by its key before, is back at 192.168.2.2:8080; still watching 192.168.2.2:8080, \
+                    as chosen, which proves no key";
         assert_eq!((asked.text.as_str(), addresses(&asked), asked.takes_first_at), (said, vec![NEMO], None));
         assert_eq!(world.heard.back(world.now + FORGET_AFTER), None, "it is silent");
         // The pilot goes back to it: once, and it has to prove its key.

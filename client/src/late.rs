@@ -2,8 +2,8 @@
 //!
 //! A picture counts as old where it is that for certain: its age less the bound of its error is over the limit. So a
 //! clock that is known badly raises no false alarm. Where it is known too badly for an alarm, or not any more, that is
-//! what is warned of. A single late picture, as after a retransmission, is none to warn of. One that stands grows older,
-//! and is warned of where the next one is overdue.
+//! what is warned of. A single late picture, as after a retransmission, is none to warn of. One that stands grows
+//! older, and is warned of where the next one is overdue.
 
 use std::time::{Duration, Instant};
 
@@ -37,8 +37,8 @@ pub enum Warning {
 #[derive(Debug)]
 pub struct LateAlarm {
     limit: Duration,
-    /// The picture on the screen, where its age is known, and when it was shown; and the longest interval of late, which
-    /// fades.
+    /// The picture on the screen, where its age is known, and when it was shown; and the longest interval of late,
+    /// which fades.
     shown: Option<(Age, Instant)>,
     interval: Option<Duration>,
     /// Since when no picture has been young.

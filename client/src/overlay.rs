@@ -325,8 +325,8 @@ pub fn draw_grid_lines(surface: &mut Surface<'_>, status: &[(String, Tone)], lin
     }
 }
 
-/// Fills the surface with the caption of a tile, in letters for a window of the size `window`. A red dot is in front where
-/// it is recorded.
+/// Fills the surface with the caption of a tile, in letters for a window of the size `window`. A red dot is in front
+/// where it is recorded.
 pub fn draw_caption(surface: &mut Surface<'_>, caption: &Badge, window: Resolution) {
     let (look, size) = (Look::of(window), surface.size);
     surface.fill(Area { x: 0, y: 0, width: size.width as i32, height: size.height as i32 }, PANEL, 256);
@@ -522,8 +522,8 @@ pub fn draw_typing(surface: &mut Surface<'_>, text: &str) {
     }
 }
 
-/// Around a picture that is no live picture of its camera: old, frozen, a test picture. Always a frame of stripes, which
-/// are seen over white and over black, and by those who do not see its colour; and in large letters what it is.
+/// Around a picture that is no live picture of its camera: old, frozen, a test picture. Always a frame of stripes,
+/// which are seen over white and over black, and by those who do not see its colour; and in large letters what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// Empty: something else says it.
@@ -1020,9 +1020,10 @@ mod tests {
     }
 
     /// What the session says when nothing answers.
-    const NOTHING_FOUND: &str = "no server named \"rov-bow\" found within 3.0 s: asked by multicast 239.255.42.98 port 5003 \
-                                 and broadcast on eth0 (192.168.2.1/24), wlan0 (10.42.0.17/24) and docker0 (172.17.0.1/16); \
-                                 is the server on, and does a firewall let UDP port 5003 through? http://[fe80::1]:8080/whep";
+    const NOTHING_FOUND: &str = "no server named \"rov-bow\" found within 3.0 s: asked by multicast 239.255.42.98 port \
+                                 5003 and broadcast on eth0 (192.168.2.1/24), wlan0 (10.42.0.17/24) and docker0 \
+                                 (172.17.0.1/16); is the server on, and does a firewall let UDP port 5003 through? \
+                                 http://[fe80::1]:8080/whep";
 
     #[test]
     fn an_event_can_be_saved_and_cancelled_by_a_click() {

@@ -1,5 +1,5 @@
-//! `rov-client report DIR`: the events of a dive as one page, `report.html`, which needs no network and goes with the folder:
-//! pictures and clips are beside it. All that the page says comes from files, and is text in it.
+//! `rov-client report DIR`: the events of a dive as one page, `report.html`, which needs no network and goes with the
+//! folder: pictures and clips are beside it. All that the page says comes from files, and is text in it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,9 +12,10 @@ const FILE: &str = "report.html";
 const CLIP: &str = "_event_clip";
 /// Of what was still to come.
 const NOT_COME: &str = "it was still to come, and is not there";
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#16202a}\
-    section{border-top:1px solid #c8d2da;padding:1rem 0;break-inside:avoid}h1,h2{line-height:1.2}h2{margin:0;font-size:1.1rem}\
-    p.text{font-size:1.2rem;white-space:pre-wrap;overflow-wrap:anywhere;margin:.3rem 0}img{max-width:100%;height:auto;display:block}\
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
+    body{color:#16202a}section{border-top:1px solid #c8d2da;padding:1rem 0;break-inside:avoid}h1,h2{line-height:1.2}\
+    h2{margin:0;font-size:1.1rem}p.text{font-size:1.2rem;white-space:pre-wrap;overflow-wrap:anywhere;margin:.3rem 0}\
+    img{max-width:100%;height:auto;display:block}\
     figure{margin:.5rem 0}figcaption,p.failed{color:#5b6b78;font-size:.9rem}p.failed{color:#a34a00}\
     dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1rem;margin:.5rem 0}dt{color:#5b6b78}dd{margin:0}";
 
@@ -131,7 +132,8 @@ fn page(folder: &Path, dive: &Dive) -> String {
     let title = escaped(&format!("{vehicle}{days}"));
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>{STYLE}</style>\n</head>\n<body>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>{STYLE}</style>\n\
+         </head>\n<body>\n\
          <h1>{title}</h1>\n<p>Events: {}. Times are UTC.</p>\n",
         dive.events.len()
     );
@@ -384,7 +386,8 @@ mod tests {
             event
         };
         let follows = Part::Awaited("clip.mp4".to_owned());
-        // Both into one folder, where the first is what stays; in a folder of its own; both files in folders of their own.
+        // Both into one folder, where the first is what stays; in a folder of its own; both files in folders of their
+        // own.
         let first = format!("{}_event", name(1));
         let folder = dive(&[(&first, noted(1, follows.clone()))]);
         fs::write(folder.path().join(&first).join("clip.mp4"), b"clip").expect("a file");

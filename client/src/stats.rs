@@ -50,8 +50,8 @@ pub struct Report {
     pub decoder: String,
     pub width: u32,
     pub height: u32,
-    /// When the newest picture was captured, by the server's clock, in milliseconds since 1970; none where the transport
-    /// does not tell.
+    /// When the newest picture was captured, by the server's clock, in milliseconds since 1970; none where the
+    /// transport does not tell.
     #[serde(default)]
     pub captured: Option<f64>,
     /// From capture to shown; none while nothing is shown, or where the age is not known.

@@ -12,8 +12,8 @@ pub struct AccessUnit {
     pub data: Bytes,
     /// Presentation time since the start of the stream.
     pub pts: Duration,
-    /// When the picture was captured, on this machine's monotonic clock: by the source where it knows that, else when it
-    /// arrived (`CaptureTime`). What encoders take does not count.
+    /// When the picture was captured, on this machine's monotonic clock: by the source where it knows that, else when
+    /// it arrived (`CaptureTime`). What encoders take does not count.
     pub captured_at: Instant,
     /// Decoding can start here: an IDR picture, of H.265 any intra random access picture.
     pub keyframe: bool,

@@ -167,12 +167,12 @@ pub struct ClockReading {
     /// Another one after a restart of the server, which begins another clock.
     #[serde(default)]
     pub run: u64,
-    /// With `?viewers=ID,ID`, by the names of these viewers by WebRTC: of the picture that was sent to each last. Browsers
-    /// do not show the header extension that says when a picture was captured, but its timestamp.
+    /// With `?viewers=ID,ID`, by the names of these viewers by WebRTC: of the picture that was sent to each last.
+    /// Browsers do not show the header extension that says when a picture was captured, but its timestamp.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pictures: BTreeMap<String, PictureTime>,
-    /// By the names of the streams whose pictures are not live ones of their camera. None: a server of an earlier version,
-    /// which does not say it here.
+    /// By the names of the streams whose pictures are not live ones of their camera. None: a server of an earlier
+    /// version, which does not say it here.
     #[serde(default)]
     pub doubts: Option<BTreeMap<String, PictureDoubt>>,
     /// The stream of those who name none. Empty: a server of an earlier version.
@@ -316,8 +316,8 @@ pub struct RecordingStats {
     /// In all of them, on the disk.
     #[serde(default)]
     pub pictures: u64,
-    /// Until the disk is as full as it may get, at the bit rate of the last half minute; none where the oldest files make
-    /// room, and while it is not known.
+    /// Until the disk is as full as it may get, at the bit rate of the last half minute; none where the oldest files
+    /// make room, and while it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -344,8 +344,8 @@ pub struct RingStats {
     pub limit_seconds: u64,
 }
 
-/// Request header by which a client tells the time of day, in microseconds since 1970: with its WHEP offer and when it reads
-/// the clock.
+/// Request header by which a client tells the time of day, in microseconds since 1970: with its WHEP offer and when it
+/// reads the clock.
 pub const CLIENT_TIME: &str = "x-client-time";
 
 /// `GET /api/ring`: which pictures of a stream are kept. All times are those of capture, in microseconds since 1970.

@@ -6,9 +6,9 @@
 //! front of a link comes in one piece: when the last packet of a picture is read, a part of the next one is there
 //! already, nearly always. From a camera with slow stamps each picture, or each group of some, comes at once, and then
 //! nothing until the next: the socket is empty behind one of them at least. Where a way holds many of them together, or
-//! ends such a group within a picture, the socket is empty for most of the time, behind a whole packet. Where the socket
-//! cannot be looked at, the times at which the packets come must tell (`rhythm`), and a clock is believed to be a little
-//! slow only.
+//! ends such a group within a picture, the socket is empty for most of the time, behind a whole packet. Where the
+//! socket cannot be looked at, the times at which the packets come must tell (`rhythm`), and a clock is believed to be
+//! a little slow only.
 
 use std::time::{Duration, Instant};
 

@@ -208,7 +208,8 @@ fn user_info_end(rest: &str) -> Option<usize> {
         is_likely_host(host) && port.is_none_or(is_port)
     };
     let last = later.clone().next().filter(|_| is_impossible);
-    // Of names without dots neither is more likely than the other: then it is hidden, unless the port is one of cameras.
+    // Of names without dots neither is more likely than the other: then it is hidden, unless the port is one of
+    // cameras.
     let hidden = later.clone().next().filter(|_| !port.is_some_and(|port| matches!(port, "554" | "8554" | "322")));
     later.find(likely).or(last).or(hidden).or(usual)
 }

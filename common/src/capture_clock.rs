@@ -4,8 +4,8 @@
 //! cameras, and those before and after the system's clock was set, can be compared. Where the system's clock is set
 //! later, as by GPS or NTP in a dive, times of capture keep the distance of the start until the server is restarted.
 //!
-//! Where the system's clock was not set then, as on a board without a battery, a client tells the time of day: for what people
-//! read ([`TimeOfDay`]). Times of capture stay as they are, as clients compare them.
+//! Where the system's clock was not set then, as on a board without a battery, a client tells the time of day: for what
+//! people read ([`TimeOfDay`]). Times of capture stay as they are, as clients compare them.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -45,8 +45,8 @@ impl Captured {
     }
 }
 
-/// What another clock says, and the monotonic clock at that moment. A thread that is interrupted between them reads them
-/// apart; the quickest of some readings counts.
+/// What another clock says, and the monotonic clock at that moment. A thread that is interrupted between them reads
+/// them apart; the quickest of some readings counts.
 pub fn beside_monotonic<T: Copy>(read: impl Fn() -> T) -> (Instant, T) {
     let readings = std::array::from_fn::<_, READINGS, _>(|_| {
         let (before, other) = (Instant::now(), read());
@@ -115,7 +115,8 @@ impl TimeOfDay {
         Captured(captured.0 + self.now().1)
     }
 
-    /// A client says that it is `time`, at what would be this time of capture. Whether that is taken: once, where it can be.
+    /// A client says that it is `time`, at what would be this time of capture. Whether that is taken: once, where it
+    /// can be.
     pub fn tell(&self, time: Captured, captured: Captured) -> bool {
         let is_possible = (CLOCK_SET..LATEST).contains(&time) && time >= captured;
         self.0.as_ref().is_some_and(|ahead| is_possible && ahead.set(time.0 - captured.0).is_ok())

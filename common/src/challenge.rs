@@ -30,8 +30,8 @@ pub fn unknown_digest_by(camera: &CameraUrl, from: impl Read, to: impl Write) ->
 /// What to do about one.
 pub fn unknown_digest_advice(algorithm: &str) -> String {
     format!(
-        "wants digest authentication with {algorithm}, which GStreamer does not know: choose digest with MD5, or basic, in \
-         the camera's settings"
+        "wants digest authentication with {algorithm}, which GStreamer does not know: choose digest with MD5, or \
+         basic, in the camera's settings"
     )
 }
 

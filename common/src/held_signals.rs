@@ -1,5 +1,5 @@
-//! Signals that end a program, kept back until it can end in order: one that comes in its first milliseconds would end it
-//! without a word otherwise.
+//! Signals that end a program, kept back until it can end in order: one that comes in its first milliseconds would end
+//! it without a word otherwise.
 
 use std::marker::PhantomData;
 

@@ -39,8 +39,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 /// A picture that follows the one before within this share of the time between their stamps has waited for it.
 const TOGETHER: f64 = 0.25;
 /// Where pictures come in groups, and more than this share of these have several, the link holds them back, or the
-/// sender. Whether the link is too slow, or the sender's timestamps are, only the connection tells then; where it cannot
-/// be looked at, they are not followed, as old video that looks live is worse.
+/// sender. Whether the link is too slow, or the sender's timestamps are, only the connection tells then; where it
+/// cannot be looked at, they are not followed, as old video that looks live is worse.
 const MOST_BURSTS: f64 = 0.5;
 
 /// When packets came, and how.

@@ -1,6 +1,6 @@
 //! What `rov-server` and `rov-client` share. No tokio, no GStreamer, no WebRTC, no clock of its own; pure
-//! code, but for `challenge`, `descriptor`, `held_signals`, `lines`, `log`, `log_file`, `net`, `media_socket`, `memory`, `priority`,
-//! `recording`, `state_file` and `unread`.
+//! code, but for `challenge`, `descriptor`, `held_signals`, `lines`, `log`, `log_file`, `net`, `media_socket`,
+//! `memory`, `priority`, `recording`, `state_file` and `unread`.
 
 pub mod access_unit;
 pub mod api;

@@ -1,6 +1,6 @@
-//! Where the access units of H.264, H.265 and MJPEG end in RTP: with the last packet of one time stamp. The marker bit says
-//! the same at once (RFC 6184 section 5.1, RFC 7798 section 4.1), where the next packet would say it a frame interval
-//! later; but some cameras set it on every NAL unit or every slice. Pure.
+//! Where the access units of H.264, H.265 and MJPEG end in RTP: with the last packet of one time stamp. The marker bit
+//! says the same at once (RFC 6184 section 5.1, RFC 7798 section 4.1), where the next packet would say it a frame
+//! interval later; but some cameras set it on every NAL unit or every slice. Pure.
 
 use crate::codec::{Codec, NalKind, jpeg};
 use crate::rtp::Header;

@@ -1,13 +1,13 @@
 //! Pictures into an MP4 file that outlasts a power cut: pictures in, bytes out, no I/O.
 //!
-//! While it is written, a file is fragmented (ISO/IEC 14496-12 section 8.8): each fragment of at most [`FRAGMENT`] can be
-//! played once it is on the disk, whatever becomes of the next. At a proper end one index of all pictures is put behind
-//! them, and the fragments become the inside of one `mdat`: then it is an ordinary file, in which every player seeks at
-//! once. Until the few bytes that cover the fragments are written, it is still the fragmented one.
+//! While it is written, a file is fragmented (ISO/IEC 14496-12 section 8.8): each fragment of at most [`FRAGMENT`] can
+//! be played once it is on the disk, whatever becomes of the next. At a proper end one index of all pictures is put
+//! behind them, and the fragments become the inside of one `mdat`: then it is an ordinary file, in which every player
+//! seeks at once. Until the few bytes that cover the fragments are written, it is still the fragmented one.
 //!
 //! Before each fragment stands when its first picture was captured (`prft`, section 8.16.5). Pictures stay as they are,
-//! with their parameter sets in band, but for the start codes of Annex B, in whose place are lengths; those of MJPEG stay as
-//! they are. They are in decoding order, which is also that of presentation.
+//! with their parameter sets in band, but for the start codes of Annex B, in whose place are lengths; those of MJPEG
+//! stay as they are. They are in decoding order, which is also that of presentation.
 
 mod boxes;
 mod clip;
@@ -96,8 +96,8 @@ struct Open {
 }
 
 impl Muxer {
-    /// A file that begins with this keyframe, which is still to be pushed; and what stands before all pictures. `clock`: of
-    /// its time of capture.
+    /// A file that begins with this keyframe, which is still to be pushed; and what stands before all pictures.
+    /// `clock`: of its time of capture.
     pub fn new(format: Format, first: &Picture, clock: Option<ClockSource>) -> (Self, Vec<u8>) {
         let created = first.captured.map(|at| Created { at, clock });
         let header = boxes::header(&format, created);
@@ -135,7 +135,8 @@ impl Muxer {
     pub fn push(&mut self, picture: &Picture) -> Option<Vec<u8>> {
         let time = ticks(picture.time.saturating_sub(self.begun));
         let is_over = match (self.open.samples.first(), self.open.samples.last()) {
-            // Players seek to where a fragment begins; where all pictures are keyframes, each is no fragment of its own.
+            // Players seek to where a fragment begins; where all pictures are keyframes, each is no fragment of its
+            // own.
             (Some(first), Some(last)) if time > last.time => {
                 time - first.time >= ticks(if picture.keyframe { FRAGMENT / 2 } else { FRAGMENT })
             }
@@ -157,8 +158,8 @@ impl Muxer {
         self.close(None)
     }
 
-    /// Takes a picture that belongs between others that were given. It lies where players of the fragments read nothing, as
-    /// they could decode nothing behind it; the index has it in its place.
+    /// Takes a picture that belongs between others that were given. It lies where players of the fragments read
+    /// nothing, as they could decode nothing behind it; the index has it in its place.
     pub fn late(&mut self, picture: &Picture) -> Vec<u8> {
         let mut out = vec![0; boxes::BOX_HEADER];
         put_sample(self.format.codec(), &picture.unit, &mut out);

@@ -264,8 +264,8 @@ fn grow_buffer(socket: &SockRef<'_>, receive: bool) -> Option<String> {
     let granted = granted.unwrap_or(0);
     (set.is_err() || granted < MEDIA_BUFFER).then(|| {
         format!(
-            "the UDP {name} buffer is {granted} bytes, less than the {MEDIA_BUFFER} that high bit rates need: run `sudo \
-             sysctl -w {sysctl}={MEDIA_BUFFER}`"
+            "the UDP {name} buffer is {granted} bytes, less than the {MEDIA_BUFFER} that high bit rates need: run \
+             `sudo sysctl -w {sysctl}={MEDIA_BUFFER}`"
         )
     })
 }

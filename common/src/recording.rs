@@ -1,10 +1,10 @@
 //! Recording: coded pictures into files on a disk that may be slow, full or gone.
 //!
-//! [`Recorder::push`] never waits: a queue of [`QUEUE_BYTES`] and [`QUEUE_TIME`] is between it and the thread that writes.
-//! When that is full, pictures are left out up to the next keyframe that finds room: a gap, which is counted, logged and
-//! listed. Files are those of `mp4`; each write takes all that waits, so that a slow disk gets few and large ones, and is
-//! followed by `fdatasync`. Beside each file lies a table of when its pictures were captured, with what the vehicle measured
-//! then; that as subtitles too, where something was measured.
+//! [`Recorder::push`] never waits: a queue of [`QUEUE_BYTES`] and [`QUEUE_TIME`] is between it and the thread that
+//! writes. When that is full, pictures are left out up to the next keyframe that finds room: a gap, which is counted,
+//! logged and listed. Files are those of `mp4`; each write takes all that waits, so that a slow disk gets few and large
+//! ones, and is followed by `fdatasync`. Beside each file lies a table of when its pictures were captured, with what
+//! the vehicle measured then; that as subtitles too, where something was measured.
 
 mod folder;
 mod limits;
@@ -68,8 +68,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Is off. `changed` is called when it goes on, pauses, or takes another file: by its thread, and while the disk holds
-    /// that one by [`Self::push`]. So it must not wait.
+    /// Is off. `changed` is called when it goes on, pauses, or takes another file: by its thread, and while the disk
+    /// holds that one by [`Self::push`]. So it must not wait.
     ///
     /// # Errors
     /// Where there is no thread for it.
@@ -101,8 +101,8 @@ impl Recorder {
         self.shared.miss(Gap { time, captured, pictures, counted: 0, why });
     }
 
-    /// What comes late, or is known of what is missing, where the plan has that. Waits for a disk that is slow; false: it
-    /// did not take it within `limit`.
+    /// What comes late, or is known of what is missing, where the plan has that. Waits for a disk that is slow; false:
+    /// it did not take it within `limit`.
     pub fn give(&self, late: Late, limit: Duration) -> bool {
         self.shared.give(late, limit)
     }
@@ -141,7 +141,8 @@ impl Recorder {
         RecordingStats { state: RecordingState::Paused, reason, file: None, ..stats }
     }
 
-    /// Ends the file, within this time at most; returns whether that was done. One that was not ended can be played too.
+    /// Ends the file, within this time at most; returns whether that was done. One that was not ended can be played
+    /// too.
     pub fn stop(&self, limit: Duration) -> bool {
         self.shared.stop(limit)
     }

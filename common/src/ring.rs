@@ -1,5 +1,5 @@
-//! Access units out of a server's ring, as `/api/ring/pictures` gives them: a head, and each picture behind a head of its
-//! own. Numbers are in network byte order. No I/O of its own.
+//! Access units out of a server's ring, as `/api/ring/pictures` gives them: a head, and each picture behind a head of
+//! its own. Numbers are in network byte order. No I/O of its own.
 
 use std::io::{self, ErrorKind, Read};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Files in the folder for what outlasts a restart. Vehicles lose their power without warning: whoever reads a file sees
-//! the old one or the new one.
+//! Files in the folder for what outlasts a restart. Vehicles lose their power without warning: whoever reads a file
+//! sees the old one or the new one.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 /// Broken ones of a file.
 const MOST_ASIDE: usize = 10;
 
-/// What is in a file; none where there is no file. What is larger than `largest` is none of ours: its beginning alone is
-/// read. What is no text has U+FFFD in its place.
+/// What is in a file; none where there is no file. What is larger than `largest` is none of ours: its beginning alone
+/// is read. What is no text has U+FFFD in its place.
 pub fn read(file: &Path, largest: u64) -> io::Result<Option<String>> {
     let mut bytes = Vec::new();
     match File::open(file).and_then(|opened| opened.take(largest).read_to_end(&mut bytes)) {

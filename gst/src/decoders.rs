@@ -306,7 +306,8 @@ mod tests {
             format!("{au} ! nvh265dec max-display-delay=0"),
             format!("{au} ! nvh265sldec max-display-delay=0"),
             format!(
-                "{au} ! nvv4l2decoder disable-dpb=true enable-max-performance=true ! nvvidconv ! video/x-raw,format=BGRx"
+                "{au} ! nvv4l2decoder disable-dpb=true enable-max-performance=true ! nvvidconv ! \
+                 video/x-raw,format=BGRx"
             ),
             format!("{au} ! vah265dec"),
             format!("{au} ! vaapih265dec"),

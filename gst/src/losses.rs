@@ -1,13 +1,14 @@
 //! RTP packets of a source that were lost: its stream goes on at the next keyframe that is whole. Viewers could not see
 //! the loss, as the packets that they get have other numbers, and would show torn pictures. Where the source refreshes
-//! its pictures in parts, it goes on at the next recovery point: a keyframe may never come, and within a refresh (a second
-//! or two) no damage is left.
+//! its pictures in parts, it goes on at the next recovery point: a keyframe may never come, and within a refresh (a
+//! second or two) no damage is left.
 
 use gstreamer as gst;
 
 /// A keyframe that was asked for may have been lost itself.
 const ASK_AGAIN: gst::ClockTime = gst::ClockTime::from_mseconds(500);
-/// Without a keyframe for so long there may never be one, as where a stream begins with one and is refreshed in parts then.
+/// Without a keyframe for so long there may never be one, as where a stream begins with one and is refreshed in parts
+/// then.
 const LONGEST_WAIT: gst::ClockTime = gst::ClockTime::from_seconds(40);
 
 /// What decoding may begin with.

@@ -106,8 +106,8 @@ pub fn limit_attempts(source: &gst::Element) {
 pub enum Refusal {
     /// By 401.
     Login,
-    /// By 403, where it was given a login: as some do with a wrong password, and others while they are busy, or with whom
-    /// they have locked out.
+    /// By 403, where it was given a login: as some do with a wrong password, and others while they are busy, or with
+    /// whom they have locked out.
     Forbidden,
 }
 

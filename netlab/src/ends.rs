@@ -114,8 +114,8 @@ fn create() -> Result<(OwnedFd, File)> {
 fn tap(name: &CStr) -> Result<File> {
     let tap = File::options().read(true).write(true).open("/dev/net/tun");
     let tap = tap.context(
-        "cannot open /dev/net/tun, of which the link is made: load the module (modprobe tun), and in a container pass the \
-         device in (docker run --cap-add NET_ADMIN --device /dev/net/tun)",
+        "cannot open /dev/net/tun, of which the link is made: load the module (modprobe tun), and in a container pass \
+         the device in (docker run --cap-add NET_ADMIN --device /dev/net/tun)",
     )?;
     // SAFETY: all zeros is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

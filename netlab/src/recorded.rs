@@ -123,7 +123,8 @@ pub fn killed(bench: &mut Bench, conduct: &Conduct) -> Result<Vec<Figure>> {
     ])
 }
 
-/// Pictures that ffmpeg decodes; none where it does not play the file. What is cut off at its end it leaves out, or says.
+/// Pictures that ffmpeg decodes; none where it does not play the file. What is cut off at its end it leaves out, or
+/// says.
 fn decoded(file: &Path) -> Option<usize> {
     let mut command = Command::new(program("ffmpeg", "ffmpeg"));
     command.args(["-v", "quiet", "-nostdin", "-i"]).arg(file);
@@ -211,7 +212,8 @@ mod tests {
 
     #[test]
     fn what_was_fetched_is_summed_up() {
-        let log = "12:00:01 INFO 9 missing pictures were fetched\nno\n12:00:02 INFO rov: 21 missing pictures were fetched, 3 more wait";
+        let log = "12:00:01 INFO 9 missing pictures were fetched\nno\n12:00:02 INFO rov: 21 missing pictures were \
+                   fetched, 3 more wait";
         assert_eq!(fetched(log), 30);
     }
 }

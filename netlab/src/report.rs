@@ -112,8 +112,9 @@ const VIEWERS: [(ViewerKind, &str); 2] = [(ViewerKind::Client, "rov-client"), (V
 const SOAK: &str = "
 ## Soak
 
-Written by `scripts/soak`: viewers of every kind come and go, the link breaks in all the ways above, and the source of a second server
-dies twice a minute. The server and the pilot record. What the programs take, and the latency of the pilot's picture, are noted each second ([plot](soak.svg)).
+Written by `scripts/soak`: viewers of every kind come and go, the link breaks in all the ways above, and the source of
+a second server dies twice a minute. The server and the pilot record. What the programs take, and the latency of the
+pilot's picture, are noted each second ([plot](soak.svg)).
 
 ";
 
@@ -253,26 +254,30 @@ Measured {date}. Machine: {}. Seed {}.
 
 ## How
 
-Two network namespaces on one machine, `rov` and `topside`, are joined by a link in user space: it takes the Ethernet frames of a
-TAP device on one side and gives them to the one on the other, later, not at all, twice or in another order, as the row says, both
-ways and by a seeded generator. The link has a delay of 2 ms each way unless the row says otherwise. Of its own it adds
+Two network namespaces on one machine, `rov` and `topside`, are joined by a link in user space: it takes the Ethernet
+frames of a TAP device on one side and gives them to the one on the other, later, not at all, twice or in another
+order, as the row says, both ways and by a seeded generator. The link has a delay of 2 ms each way unless the row says
+otherwise. Of its own it adds
 {p50:.2} ms (median), {p99:.2} ms (99th percentile), {max:.2} ms (longest of 1000), one way.
 
-`rov-server` sends its test picture, 1280x720 at 30 pictures a second; its encoder is asked for 4 Mbit/s, of which this picture needs three
-quarters. The viewer finds it by discovery. In each picture is a mark with its number and the time at which it was drawn. The viewer is rov-client's session and decoder, and reads the mark of
-each picture where the window would show it; both ends have the same clock. Rows without an event are measured for {} s, with Chromium for {} s.
+`rov-server` sends its test picture, 1280x720 at 30 pictures a second; its encoder is asked for 4 Mbit/s, of which
+this picture needs three quarters. The viewer finds it by discovery. In each picture is a mark with its number and the
+time at which it was drawn. The viewer is rov-client's session and decoder, and reads the mark of each picture where
+the window would show it; both ends have the same clock. Rows without an event are measured for {} s, with Chromium
+for {} s.
 
 - Latency: from the drawing of the mark to the shown picture, without camera and screen.
 - Longest freeze: the longest time between one shown picture and the next.
-- Longest pause of the source: between the drawing of one picture and the next, 33 ms on a machine with time to spare. A freeze of that
-  length is the machine's, not the link's.
-- Corrupt: the mark cannot be read, or the moving bars stand elsewhere in the first slice than in the last; in Chromium the mark alone.
+- Longest pause of the source: between the drawing of one picture and the next, 33 ms on a machine with time to spare.
+  A freeze of that length is the machine's, not the link's.
+- Corrupt: the mark cannot be read, or the moving bars stand elsewhere in the first slice than in the last; in
+  Chromium the mark alone.
 - Back: until the first of ten pictures that come without a pause of 200 ms, all drawn after the event.
 - Late on the link: by how much more than the row says frames were delayed, as the machine was busy.
 - Sent into the link: all that the robot's end sends, retransmissions and repair packets included.
-- Rate limit: the queue before it holds what the link carries in 250 ms, and drops what comes when it is full. It limits the way of the
-  video; all other impairments are the same both ways. The encoder's bitrate is what it is asked for and what it gives (mean of two
-  seconds), whichever is later to follow.
+- Rate limit: the queue before it holds what the link carries in 250 ms, and drops what comes when it is full. It
+  limits the way of the video; all other impairments are the same both ways. The encoder's bitrate is what it is asked
+  for and what it gives (mean of two seconds), whichever is later to follow.
 - Age: how old rov-client says that a picture is, beside what its mark says; both ends' clocks are one here, which
   rov-client does not know. Warnings are those of `--max-age`, which is 300 ms.
 - Recording at both ends: rov-server and rov-client without a window, both with `--record`. Then the pictures in their
@@ -282,9 +287,9 @@ each picture where the window would show it; both ends have the same clock. Rows
 {tables}{soak}
 ## Not measured
 
-The time of the camera and the screen; real radio and powerline links, whose losses have other patterns; several viewers with different links
-at once; hardware encoders and decoders; other browsers. Server, viewer and link share the processors of one machine, so that each
-delays the others.
+The time of the camera and the screen; real radio and powerline links, whose losses have other patterns; several
+viewers with different links at once; hardware encoders and decoders; other browsers. Server, viewer and link share
+the processors of one machine, so that each delays the others.
 ",
         machine(),
         how.seed,

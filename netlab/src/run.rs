@@ -97,7 +97,8 @@ pub fn run(args: &RunArgs) -> Result<u8> {
 
 fn print_counts(way: &str, counts: &Counts) {
     eprintln!(
-        "netlab: {way}: {} frames ({} kB) in, {} out, {} lost, {} overflowed, {} cut by outages, {} doubled, {} held back",
+        "netlab: {way}: {} frames ({} kB) in, {} out, {} lost, {} overflowed, {} cut by outages, {} doubled, {} held \
+         back",
         counts.offered,
         counts.offered_bytes / 1000,
         counts.delivered,

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::link::{Burst, Conditions, Queue, Reorder};
 
 pub const HELP: &str = "\
-Link (--link, and the rest of a script's line): a direction, then settings, separated by spaces. What is not named stays.
+Link (--link, and the rest of a script's line): a direction, then settings, separated by spaces. What is not named \
+stays.
 
   to-topside | to-rov | both     video goes to topside; without one of them: both
 

@@ -31,8 +31,8 @@ pub const REPORT: Duration = Duration::from_millis(250);
 /// The server's page, when it shows pictures.
 const LIVE: &str = "document.body?.dataset.state === 'live'";
 /// Notes each picture that is presented, as `tests/src/mark.js` reads its mark.
-const OBSERVE: &str = "globalThis.seen = []; globalThis.observe = () => video.requestVideoFrameCallback((now, frame) => { \
-    seen.push([performance.timeOrigin + frame.expectedDisplayTime, mark(video)]); observe() }); observe(); 0";
+const OBSERVE: &str = "globalThis.seen = []; globalThis.observe = () => video.requestVideoFrameCallback((now, frame) \
+    => { seen.push([performance.timeOrigin + frame.expectedDisplayTime, mark(video)]); observe() }); observe(); 0";
 
 pub fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64

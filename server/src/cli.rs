@@ -375,8 +375,8 @@ pub struct StreamOptions {
     /// Codec of the stream [default: h264]
     ///
     /// h265 needs fewer bits, and reaches RTSP, RTP and rov-client, but not browsers. mjpeg needs many times more, and
-    /// reaches these too, and by HTTP everything that shows an <img>, but not WebRTC; its --bitrate is only aimed at, as
-    /// how many bits its pictures have depends on what they show
+    /// reaches these too, and by HTTP everything that shows an <img>, but not WebRTC; its --bitrate is only aimed at,
+    /// as how many bits its pictures have depends on what they show
     #[arg(help_heading = ENCODING, long, value_name = "h264|h265|mjpeg")]
     pub codec: Option<Codec>,
 
@@ -416,11 +416,17 @@ pub struct StreamOptions {
     pub latency_mode: Option<LatencyMode>,
 
     /// The same as --latency-mode low [default: on]
-    #[arg(help_heading = ENCODING, long, hide_short_help = true, action = ArgAction::SetTrue, overrides_with = "no_low_latency")]
+    #[arg(
+        help_heading = ENCODING, long, hide_short_help = true, action = ArgAction::SetTrue,
+        overrides_with = "no_low_latency"
+    )]
     pub low_latency: Option<bool>,
 
     /// The same as --latency-mode normal [default: off]
-    #[arg(help_heading = ENCODING, long, hide_short_help = true, action = ArgAction::SetTrue, overrides_with = "low_latency")]
+    #[arg(
+        help_heading = ENCODING, long, hide_short_help = true, action = ArgAction::SetTrue,
+        overrides_with = "low_latency"
+    )]
     pub no_low_latency: Option<bool>,
 
     /// Encode while nobody watches, too [default: off]
@@ -466,9 +472,9 @@ pub struct MachineOptions {
 
     /// Take telemetry as JSON lines by UDP [default: none]
     ///
-    /// As {"depth": 12.3, "heading": 270}, for --overlay and /api/events; without an address udp://127.0.0.1:5601, which
-    /// only programs on this machine reach. In a file, each [[telemetry.field]] declares a value: name, label, unit,
-    /// digits, age-limit in ms; without any they are depth, heading, roll, pitch and battery
+    /// As {"depth": 12.3, "heading": 270}, for --overlay and /api/events; without an address udp://127.0.0.1:5601,
+    /// which only programs on this machine reach. In a file, each [[telemetry.field]] declares a value: name, label,
+    /// unit, digits, age-limit in ms; without any they are depth, heading, roll, pitch and battery
     #[arg(help_heading = OVERLAY, long, value_name = "udp://ADDRESS:PORT", num_args = 0..=1,
         default_missing_value = USUAL_JSON)]
     pub telemetry: Option<String>,
@@ -483,7 +489,8 @@ pub struct MachineOptions {
 
     /// The number of the vehicle whose MAVLink is taken [default: none]
     ///
-    /// Without it, of the one that is heard first: give it where other vehicles send to the same port. As SYSID_THISMAV (MAV_SYSID) of ArduSub: 1 unless it was changed
+    /// Without it, of the one that is heard first: give it where other vehicles send to the same port. As SYSID_THISMAV
+    /// (MAV_SYSID) of ArduSub: 1 unless it was changed
     #[arg(help_heading = OVERLAY, long, value_name = "NUMBER", value_parser = within::<u8>(1, 255))]
     pub mavlink_system: Option<u8>,
 
@@ -604,8 +611,8 @@ pub struct MachineOptions {
 
     /// Keep the last seconds of each stream in memory, for clips [default: 30s]
     ///
-    /// "/api/clip", in the page key C, saves them as MP4. 5s to 10min, or off. 8 Mbit/s need 60 MB a minute; all streams
-    /// together keep a sixteenth of the memory at most, whatever the time
+    /// "/api/clip", in the page key C, saves them as MP4. 5s to 10min, or off. 8 Mbit/s need 60 MB a minute; all
+    /// streams together keep a sixteenth of the memory at most, whatever the time
     #[arg(help_heading = RECORDING, long, value_name = "TIME|off")]
     #[serde(deserialize_with = "parsed")]
     pub ring: Option<RingTime>,
@@ -719,8 +726,8 @@ pub struct MachineOptions {
 
     /// Be an ONVIF camera for recorders [default: off]
     ///
-    /// Profiles S and T: found by WS-Discovery (UDP 3702), then by HTTP at /onvif/device_service; the video goes by RTSP.
-    /// Who may watch and change things is as by HTTP
+    /// Profiles S and T: found by WS-Discovery (UDP 3702), then by HTTP at /onvif/device_service; the video goes by
+    /// RTSP. Who may watch and change things is as by HTTP
     #[arg(help_heading = DISCOVERY, long, action = ArgAction::SetTrue)]
     pub onvif: Option<bool>,
 

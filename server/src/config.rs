@@ -177,9 +177,9 @@ impl Config {
                 let is_decoded = passed && number > 1;
                 if is_decoded && !stream.options.says_what_to_encode() {
                     let message = format!(
-                        "--source {}: its stream is passed through untouched, and a further one is encoded from it: give \
-                         width and height, fps or bitrate for that, or leave it out; a second stream of the camera's \
-                         own can be a [[camera]] of its own",
+                        "--source {}: its stream is passed through untouched, and a further one is encoded from it: \
+                         give width and height, fps or bitrate for that, or leave it out; a second stream of the \
+                         camera's own can be a [[camera]] of its own",
                         camera.source.kind.name()
                     );
                     return bad(options.at(Some(stream.line), &message));
@@ -404,8 +404,8 @@ fn check_jpeg(encode: &EncodeConfig, transports: &[Transport]) -> Result<(), Con
     let side = encode.resolution.map_or(0, |size| size.width.max(size.height));
     if encode.codec == Codec::Mjpeg && side > LARGEST && transports.iter().any(is_by_rtp) {
         return bad(format!(
-            "--codec mjpeg: RTP and RTSP have room for pictures of {LARGEST} pixels a side, and not for {side}; give a smaller \
-             --width and --height, or --transport webrtc, with which it is seen by HTTP"
+            "--codec mjpeg: RTP and RTSP have room for pictures of {LARGEST} pixels a side, and not for {side}; give a \
+             smaller --width and --height, or --transport webrtc, with which it is seen by HTTP"
         ));
     }
     Ok(())

@@ -72,7 +72,10 @@ pub struct Discovery {
 pub fn bind(config: DiscoveryConfig) -> anyhow::Result<Discovery> {
     let port = config.port;
     let socket = broadcast_socket(port, true).with_context(|| {
-        format!("cannot use UDP port {port} for discovery: choose another one with --discovery-port, or do without by --no-discovery")
+        format!(
+            "cannot use UDP port {port} for discovery: choose another one with --discovery-port, or do without by \
+                 --no-discovery"
+        )
     })?;
     let port = socket.local_addr().context("cannot read the port of the discovery socket")?.port();
     Ok(Discovery { socket, port, config })
@@ -160,7 +163,8 @@ pub fn server_id(name: &str, host: IpAddr, port: u16) -> String {
             } else {
                 let host = hostname::get().map(|host| host.to_string_lossy().into_owned()).unwrap_or_default();
                 warn!(
-                    "no machine id ({reason}): the server's id comes from the host name {host:?}, which must be unique on this LAN"
+                    "no machine id ({reason}): the server's id comes from the host name {host:?}, which must be unique \
+                     on this LAN"
                 );
                 host
             }
@@ -270,8 +274,8 @@ impl Sender {
         let is_new = other.id != own.id && self.rivals.len() < MAX_RIVALS;
         (is_here && is_new && self.rivals.insert(other.id.clone())).then(|| {
             format!(
-                "the server {} on this machine sends RTP to {host}:{port}, too: players that open it show either; give one \
-                 of both another --rtp-port",
+                "the server {} on this machine sends RTP to {host}:{port}, too: players that open it show either; give \
+                 one of both another --rtp-port",
                 other.name
             )
         })
@@ -299,7 +303,8 @@ impl Sender {
         }
         for Interface { name, address, .. } in &silent {
             warn!(
-                "{name} ({address}) has no broadcasts, so nobody finds this server there: viewers need rov-client --host {address}"
+                "{name} ({address}) has no broadcasts, so nobody finds this server there: viewers need rov-client \
+                 --host {address}"
             );
         }
         for pair in rivals(&targets) {

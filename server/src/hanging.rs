@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-/// The pipelines, and the branches of one, of one owner that are being started or stopped now, by their texts; and other
-/// work with its devices.
+/// The pipelines, and the branches of one, of one owner that are being started or stopped now, by their texts; and
+/// other work with its devices.
 ///
 /// A driver that never comes back keeps a thread and a pipeline for ever. One is bearable, one for each try is not.
 #[derive(Clone, Debug, Default)]

@@ -64,7 +64,8 @@ impl Identity {
     pub fn kept_in(folder: Option<&Path>, hardware: &[Mark]) -> Result<Self> {
         let Some(folder) = folder else {
             warn!(
-                "no folder to keep the server's key in: clients ask before they follow it to another address after a restart; give --state-dir"
+                "no folder to keep the server's key in: clients ask before they follow it to another address after a \
+                 restart; give --state-dir"
             );
             return Self::make();
         };
@@ -79,8 +80,8 @@ impl Identity {
         };
         if hardware.is_empty() {
             warn!(
-                "nothing tells this machine from others of its kind (no serial number, no address of a network card): a copy of its \
-                 card keeps its key; delete {} on each copy",
+                "nothing tells this machine from others of its kind (no serial number, no address of a network card): \
+                 a copy of its card keeps its key; delete {} on each copy",
                 file.display()
             );
         }
@@ -89,8 +90,8 @@ impl Identity {
             Ok(Some(text)) => match Self::parse(&text) {
                 Ok((identity, marks)) if is_same_hardware(&marks, hardware) => return Ok(identity),
                 Ok(_) => warn!(
-                    "{} was made on other hardware, as on a copied card: this server gets a key of its own, and clients that knew the \
-                     former one ask before they follow it to another address",
+                    "{} was made on other hardware, as on a copied card: this server gets a key of its own, and \
+                     clients that knew the former one ask before they follow it to another address",
                     file.display()
                 ),
                 Err(error) => match state_file::set_aside(&file) {
@@ -114,8 +115,8 @@ impl Identity {
                 info!("made the server's key, {}", file.display());
             }
             Err(error) => warn!(
-                "cannot keep the server's key in {}: {error:#}; clients ask before they follow it to another address after a restart: \
-                 give a folder that can be written by --state-dir",
+                "cannot keep the server's key in {}: {error:#}; clients ask before they follow it to another address \
+                 after a restart: give a folder that can be written by --state-dir",
                 folder.display()
             ),
         }

@@ -204,8 +204,8 @@ impl Overlay {
 
 fn refusal(config: &OverlayConfig, obstacle: &str) -> String {
     format!(
-        "--overlay {}: nothing can be burned into the pictures, as {obstacle}: take client, for which viewers write over \
-         them",
+        "--overlay {}: nothing can be burned into the pictures, as {obstacle}: take client, for which viewers write \
+         over them",
         config.drawn
     )
 }

@@ -251,8 +251,9 @@ mod tests {
     fn gstreamer_takes_the_packets_of_h265_apart() {
         use gstreamer::prelude::*;
         gstreamer::init().unwrap();
-        let text = "appsrc name=in format=time caps=application/x-rtp,media=video,clock-rate=90000,encoding-name=H265,payload=96 \
-                    ! rtph265depay ! video/x-h265,stream-format=byte-stream,alignment=au ! appsink name=out sync=false";
+        let text = "appsrc name=in format=time \
+                    caps=application/x-rtp,media=video,clock-rate=90000,encoding-name=H265,payload=96 ! rtph265depay ! \
+                    video/x-h265,stream-format=byte-stream,alignment=au ! appsink name=out sync=false";
         let pipeline = gstreamer::parse::launch(text).unwrap().downcast::<gstreamer::Pipeline>().unwrap();
         let input = pipeline.by_name("in").unwrap().downcast::<gstreamer_app::AppSrc>().unwrap();
         let output = pipeline.by_name("out").unwrap().downcast::<gstreamer_app::AppSink>().unwrap();

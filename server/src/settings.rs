@@ -101,8 +101,8 @@ pub struct Changed {
 }
 
 impl Settings {
-    /// Those of a server with the configuration `base`, and with what was changed before and is kept in its folder. What
-    /// of that cannot be read, or is not right any more, is logged and left out.
+    /// Those of a server with the configuration `base`, and with what was changed before and is kept in its folder.
+    /// What of that cannot be read, or is not right any more, is logged and left out.
     pub fn of(base: Config) -> Self {
         let file = KeptFile::of(&base);
         let kept = file.as_ref().map(|file| Kept::read(&file.path)).unwrap_or_default();

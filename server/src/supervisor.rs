@@ -1,8 +1,8 @@
 //! Keeps a camera's pipeline running for all of its streams: starts it, watches it, restarts it for ever, and ends it.
 //!
 //! `life` is one pipeline from its start to its end, `replacement` gives one of its streams another encoder meanwhile,
-//! `encoders` knows which. What is seen of a stream is in `watched`, what the log says of it in `reports`. By `change` its
-//! settings are changed.
+//! `encoders` knows which. What is seen of a stream is in `watched`, what the log says of it in `reports`. By `change`
+//! its settings are changed.
 
 pub mod change;
 mod encoders;
@@ -35,12 +35,14 @@ use crate::watchdog::{HEALTHY_AFTER, Repeats};
 /// soon.
 const RESTART_MIN: Duration = Duration::from_millis(250);
 const RESTART_MAX: Duration = Duration::from_secs(1);
-/// Opening a camera, or looking at it, can hang in its driver; past this the attempt is given up and left to its thread.
+/// Opening a camera, or looking at it, can hang in its driver; past this the attempt is given up and left to its
+/// thread.
 const START_LIMIT: Duration = Duration::from_secs(15);
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 const LOOK: &str = "looking at the source";
-const LOSES_PACKETS: &str = "packets of the camera are lost on their way by UDP, and it sends no keyframe when asked for one: \
-                             starting a new session with it, by TCP; have it make a keyframe every second or two";
+const LOSES_PACKETS: &str = "packets of the camera are lost on their way by UDP, and it sends no keyframe when asked \
+                             for one: starting a new session with it, by TCP; have it make a keyframe every second or \
+                             two";
 
 /// How a stream came to its end without an error.
 #[derive(Clone, Debug, PartialEq, Eq)]

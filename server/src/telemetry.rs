@@ -1,7 +1,7 @@
 //! Values of the vehicle, as depth and heading, which others send by UDP: JSON lines (`json`) and MAVLink (`mavlink`).
-//! Only what is declared is kept, the newest value of each field, of one sender at a time (`whose`). What cannot be read
-//! is counted; each datagram costs little, so many are read in a second and no more, and the log has so many lines about
-//! each sender.
+//! Only what is declared is kept, the newest value of each field, of one sender at a time (`whose`). What cannot be
+//! read is counted; each datagram costs little, so many are read in a second and no more, and the log has so many lines
+//! about each sender.
 
 mod board;
 mod json;

@@ -36,8 +36,8 @@ const TURN_LIMIT: Duration = Duration::from_secs(5);
 /// What a token's hash begins with in a file.
 const TOKEN_HASH: &str = "sha256:";
 /// How to make a user who may change things.
-const REMEDY: &str = "start it with --user NAME and the password in the variable ROV_PASSWORD, or add [[user]] with role = \
-                      \"controller\" to the file of --config (rov-server passwd makes its password)";
+const REMEDY: &str = "start it with --user NAME and the password in the variable ROV_PASSWORD, or add [[user]] with \
+                      role = \"controller\" to the file of --config (rov-server passwd makes its password)";
 
 /// Of the configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -481,7 +481,8 @@ impl Users {
     pub fn refused(&self, caller: &Caller, what: &str, why: impl fmt::Display) {
         let line = lock(&self.lines).next(caller.from, Instant::now());
         if line != Line::LeftOut {
-            tracing::warn!(user = caller.name(), role = caller.role(), from = %caller.from, "audit: refused {what}: {why}");
+            tracing::warn!(user = caller.name(), role = caller.role(), from = %caller.from, "audit: refused {what}: \
+                                                                                             {why}");
         }
         if line == Line::Last {
             let seconds = PERIOD.as_secs();

@@ -42,8 +42,8 @@ fn main() {
     let runtime = Runtime::new().expect("a runtime");
     println!("{}, {} ms each way, {} s each", args.picture, args.delay, args.seconds);
     println!(
-        "| loss | received | decoded | dropped | presented | freezeCount / s | gaps > 100 / 200 ms, longest | mark to display \
-         p50 / p99 | jitter buffer | packets lost | PLIs |"
+        "| loss | received | decoded | dropped | presented | freezeCount / s | gaps > 100 / 200 ms, longest | mark to \
+         display p50 / p99 | jitter buffer | packets lost | PLIs |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     for loss in &args.loss {

@@ -56,7 +56,8 @@ fn main() {
         args.picture, args.delay, args.seconds
     );
     println!(
-        "| loss | --latency | shown | freezes > 100 / 200 ms | longest gap | latency p50 / p99 / max | nacks | keyframes asked |"
+        "| loss | --latency | shown | freezes > 100 / 200 ms | longest gap | latency p50 / p99 / max | nacks | \
+         keyframes asked |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for loss in &args.loss {

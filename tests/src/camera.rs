@@ -131,7 +131,8 @@ impl PipedCamera {
         let output = output.into();
         let fd = output.as_raw_fd();
         let text = format!(
-            "{launch} ! queue max-size-buffers=0 max-size-bytes=0 max-size-time=0 ! fdsink fd={fd} sync=false async=false"
+            "{launch} ! queue max-size-buffers=0 max-size-bytes=0 max-size-time=0 ! fdsink fd={fd} sync=false \
+             async=false"
         );
         let pipeline = gst::parse::launch(&text).expect("a pipeline");
         let marked = pipeline.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("mark")?.static_pad("src"));

@@ -19,8 +19,8 @@ const ANSWERS_FD: libc::c_int = 4;
 
 /// On a busy machine pictures are old indeed, and the viewer page says so in the place of what tests look for: it warns
 /// of none, unless its address says from which age on.
-const NO_MAX_AGE: &str = "{ const { get } = URLSearchParams.prototype; URLSearchParams.prototype.get = function (name) { \
-                          return get.call(this, name) ?? (name === 'max-age' ? '0' : null) } }";
+const NO_MAX_AGE: &str = "{ const { get } = URLSearchParams.prototype; URLSearchParams.prototype.get = function (name) \
+                          { return get.call(this, name) ?? (name === 'max-age' ? '0' : null) } }";
 
 /// A running Chromium without a page.
 pub struct DevTools {

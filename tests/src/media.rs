@@ -90,7 +90,8 @@ pub fn unix_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_micros() as u64
 }
 
-/// Whether a picture that is due when it is captured was drawn then, so many seconds later. A busy machine draws some late.
+/// Whether a picture that is due when it is captured was drawn then, so many seconds later. A busy machine draws some
+/// late.
 pub fn is_in_time(late: f64) -> bool {
     late.abs() < 0.005
 }

@@ -75,7 +75,8 @@ impl Default for Habits {
 
 /// Parameter sets are in the stream.
 const SDP: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=cam\r\nt=0 0\r\na=control:*\r\nm=video 0 RTP/AVP 96\r\n\
-                   c=IN IP4 0.0.0.0\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1\r\na=control:trackID=1\r\n";
+                   c=IN IP4 0.0.0.0\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 \
+                   packetization-mode=1\r\na=control:trackID=1\r\n";
 
 pub struct OddCamera {
     shared: Arc<Shared>,
@@ -225,9 +226,9 @@ fn encode(slices: u32, group: u32) -> Vec<Vec<Vec<u8>>> {
     gst::init().expect("GStreamer");
     let text = format!(
         "videotestsrc num-buffers={group} pattern=smpte ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
-         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={group} bitrate=1000 threads=1 sliced-threads=false \
-         option-string=slices={slices} ! h264parse ! video/x-h264,stream-format=byte-stream,alignment=au \
-         ! fakesink name=sink signal-handoffs=true"
+         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={group} bitrate=1000 threads=1 \
+         sliced-threads=false option-string=slices={slices} ! h264parse ! \
+         video/x-h264,stream-format=byte-stream,alignment=au ! fakesink name=sink signal-handoffs=true"
     );
     let pipeline = gst::parse::launch(&text).expect("the elements are installed");
     let pipeline = pipeline.downcast::<gst::Pipeline>().expect("a pipeline");

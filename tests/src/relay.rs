@@ -96,8 +96,8 @@ impl Network {
         (self.passed.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed))
     }
 
-    /// Passes on to the TCP port `server` on loopback and back: what is sent to the viewer waits in the same queue as the
-    /// datagrams. Ends with the test's process.
+    /// Passes on to the TCP port `server` on loopback and back: what is sent to the viewer waits in the same queue as
+    /// the datagrams. Ends with the test's process.
     pub fn tcp(self: &Arc<Self>, server: u16) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("its address").port();

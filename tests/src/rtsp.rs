@@ -188,8 +188,9 @@ impl Player {
         })
     }
 
-    /// Waits for a picture that comes less than `limit` later after its mark was drawn than the quickest of another viewer
-    /// of the same stream, `best`. A sink that waits for the clock delays every picture, and a busy machine only some.
+    /// Waits for a picture that comes less than `limit` later after its mark was drawn than the quickest of another
+    /// viewer of the same stream, `best`. A sink that waits for the clock delays every picture, and a busy machine only
+    /// some.
     pub fn wait_for_prompt_shot(&self, limit: Duration, best: impl Fn() -> Duration) {
         let from = self.shots().len();
         wait::until_true(&format!("a picture within {limit:?} of the quickest"), wait::START, || {

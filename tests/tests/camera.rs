@@ -21,8 +21,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use url::Url;
 
-const PICTURE: &str = "videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
-                       ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 threads=1 bitrate=500";
+const PICTURE: &str = "videotestsrc is-live=true pattern=ball ! \
+                       video/x-raw,format=I420,width=320,height=240,framerate=25/1 ! x264enc tune=zerolatency \
+                       speed-preset=ultrafast key-int-max=25 threads=1 bitrate=500";
 
 /// Parameter sets only in the SDP, and sound beside the picture.
 fn with_sound() -> String {
@@ -35,8 +36,8 @@ fn with_sound() -> String {
 
 fn with_tap() -> String {
     format!(
-        "( {PICTURE} ! h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au ! valve name=tap \
-         ! rtph264pay name=pay0 )"
+        "( {PICTURE} ! h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au ! valve \
+         name=tap ! rtph264pay name=pay0 )"
     )
 }
 

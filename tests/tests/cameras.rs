@@ -115,8 +115,8 @@ fn worst_gap(shots: &[Shot]) -> Duration {
     gaps.max().expect("pictures")
 }
 
-/// A machine that is busy makes gaps before and after; what a camera's end does to another one it does each time, so that
-/// one round without is enough.
+/// A machine that is busy makes gaps before and after; what a camera's end does to another one it does each time, so
+/// that one round without is enough.
 #[test]
 fn a_camera_that_hangs_or_is_killed_makes_no_gap_in_the_pictures_of_another() {
     /// Pictures before and at least as many after, three seconds.

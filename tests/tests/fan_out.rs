@@ -89,8 +89,8 @@ fn a_viewer_that_reads_nothing_for_ten_seconds_costs_another_neither_time_nor_pi
     let (before, during) = (latencies(&shots[first..split]), latencies(&shots[split..]));
     let (report, stats) = (good.report(), server.stats());
     println!("p50 and p95 before {:?} {:?}, during {:?} {:?}", before.0, before.1, during.0, during.1);
-    // Frames that queued up for the other would be as late as it has read nothing, up to ten seconds; a busy machine makes
-    // them late by less than two.
+    // Frames that queued up for the other would be as late as it has read nothing, up to ten seconds; a busy machine
+    // makes them late by less than two.
     let most = |before: Duration| 2 * before + Duration::from_secs(2);
     assert!(during.0 < most(before.0) && during.1 < most(before.1));
     let order = Order::of(&shots[first..]);

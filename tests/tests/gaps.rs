@@ -125,8 +125,8 @@ impl Dive {
         file.clone()
     }
 
-    /// Whether both files have the same pictures from the client's first to its last, by their tables and by ffprobe; how
-    /// many these are.
+    /// Whether both files have the same pictures from the client's first to its last, by their tables and by ffprobe;
+    /// how many these are.
     fn compare(&self) -> u64 {
         let (vehicle, surface) = (self.file("vehicle"), self.file("surface"));
         let (sent, here) = (table(&vehicle), table(&surface));

@@ -35,18 +35,20 @@ const LINES: &[(&str, Proof)] = &[
     ("ffmpeg -i rtsp://HOST/stream1 -c:v copy -an -t 2 FILE.mp4", Proof::Records),
     ("ffmpeg -rtsp_transport udp -i rtsp://HOST/stream1 -frames:v 1 -update 1 FILE.png", Proof::Records),
     (
-        "gst-launch-1.0 rtspsrc location=rtsp://HOST/stream1 latency=0 ! rtph264depay ! h264parse ! avdec_h264 ! videoconvert \
-         ! autovideosink sync=false",
+        "gst-launch-1.0 rtspsrc location=rtsp://HOST/stream1 latency=0 ! rtph264depay ! h264parse ! avdec_h264 ! \
+         videoconvert ! autovideosink sync=false",
         Proof::Shows,
     ),
     ("gst-launch-1.0 rtspsrc location=rtsp://HOST/stream1 ! decodebin ! videoconvert ! autovideosink", Proof::Shows),
     ("gst-launch-1.0 playbin uri=rtsp://HOST/stream1", Proof::Shows),
     (
-        "$ROV_TEST_PYTHON -c \"import cv2; c = cv2.VideoCapture('rtsp://HOST/stream1'); print(all(c.read()[0] for _ in range(20)))\"",
+        "$ROV_TEST_PYTHON -c \"import cv2; c = cv2.VideoCapture('rtsp://HOST/stream1'); print(all(c.read()[0] for _ in \
+         range(20)))\"",
         Proof::Prints("True"),
     ),
     (
-        "$ROV_TEST_PYTHON -c \"import cv2; c = cv2.VideoCapture('rtsp://HOST/stream1', cv2.CAP_FFMPEG); print(c.isOpened())\"",
+        "$ROV_TEST_PYTHON -c \"import cv2; c = cv2.VideoCapture('rtsp://HOST/stream1', cv2.CAP_FFMPEG); \
+         print(c.isOpened())\"",
         Proof::Prints("True"),
     ),
 ];

@@ -19,9 +19,11 @@ use tokio::runtime::Runtime;
 fn offer(codec: &str) -> String {
     format!(
         "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
-         m=video 9 UDP/TLS/RTP/SAVPF 108\r\nc=IN IP4 0.0.0.0\r\na=recvonly\r\na=mid:0\r\na=rtcp-mux\r\na=setup:actpass\r\n\
+         m=video 9 UDP/TLS/RTP/SAVPF 108\r\nc=IN IP4 \
+         0.0.0.0\r\na=recvonly\r\na=mid:0\r\na=rtcp-mux\r\na=setup:actpass\r\n\
          a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n\
-         a=fingerprint:sha-256 00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF\r\n\
+         a=fingerprint:sha-256 \
+         00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF\r\n\
          {codec}"
     )
 }
@@ -93,8 +95,8 @@ fn after_an_outage_pictures_go_on_at_a_keyframe_that_is_asked_for() {
     let before = server.stats().streams.remove(0);
     let outage = Instant::now();
     network.set_loss(1.0);
-    // For more than a second, so that what is sent again after it is too late to be shown; and not for so many pictures,
-    // which on a busy machine take so long that the session ends.
+    // For more than a second, so that what is sent again after it is too late to be shown; and not for so many
+    // pictures, which on a busy machine take so long that the session ends.
     until_true("an outage", wait::SOON, || outage.elapsed() > Duration::from_millis(1_200));
     network.set_loss(0.0);
     let from = watcher.shown();

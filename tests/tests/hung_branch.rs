@@ -1,5 +1,5 @@
-//! The named encoder of a second stream hangs for longer than it is tried anew: it is waited for, and comes back when it
-//! can. This file has no other test: see `fake_encoder`.
+//! The named encoder of a second stream hangs for longer than it is tried anew: it is waited for, and comes back when
+//! it can. This file has no other test: see `fake_encoder`.
 
 use rov_common::api::StreamState;
 use rov_server::config::EncoderChoice;

@@ -1,5 +1,5 @@
-//! A decoder that takes pictures and does not come back, as a driver that hangs. It is registered in this process, so this
-//! file has no other test.
+//! A decoder that takes pictures and does not come back, as a driver that hangs. It is registered in this process, so
+//! this file has no other test.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -204,8 +204,8 @@ fn an_interface_without_broadcasts_says_what_viewers_need() {
 
 #[test]
 fn behind_docker_s_bridge_with_forwarded_ports_the_client_gets_its_picture() {
-    /// The server in a network of its own, as a container; its machine, which forwards HTTP and the media port to it and
-    /// hides it behind its own address; a viewer's machine on the LAN.
+    /// The server in a network of its own, as a container; its machine, which forwards HTTP and the media port to it
+    /// and hides it behind its own address; a viewer's machine on the LAN.
     const SCRIPT: &str = r#"
 in_a_network_of_its_own() {
     unshare --net sleep 300 &

@@ -1,5 +1,5 @@
-//! What is asked of a stream while one of its encoders is opened or ended, which takes long. This file has no other test:
-//! see `fake_encoder`.
+//! What is asked of a stream while one of its encoders is opened or ended, which takes long. This file has no other
+//! test: see `fake_encoder`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

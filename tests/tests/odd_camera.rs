@@ -86,8 +86,8 @@ fn shows_nearly_all(runtime: &Runtime, camera: &OddCamera, args: &[&str], pictur
         watcher.report().frames_decoded >= before.frames_decoded + all
     });
     let report = watcher.report();
-    // Half a second of them, or two groups of pictures: what two delays on a busy machine cost, as the client goes on at
-    // a keyframe. What the camera itself sent late may have been too old.
+    // Half a second of them, or two groups of pictures: what two delays on a busy machine cost, as the client goes on
+    // at a keyframe. What the camera itself sent late may have been too old.
     let late = camera.late() - late;
     let few = (camera.rate() / 2).max(2 * camera.group()) + late;
     let skipped = report.frames_skipped - before.frames_skipped;

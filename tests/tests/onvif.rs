@@ -408,7 +408,8 @@ fn profile_t_has_the_streams_of_all_cameras_and_says_what_waits_for_a_restart() 
     let folder = TempDir::new().expect("a temporary folder");
     let file = folder.path().join("rov.toml");
     let cameras = "[[camera]]\nname = 'bow'\nsource = 'test'\n[[camera.stream]]\nwidth = 320\nheight = 240\nfps = 15\n\
-                   [[camera]]\nname = 'arm'\nsource = 'test'\n[[camera.stream]]\nname = 'wide'\nwidth = 160\nheight = 120\n\
+                   [[camera]]\nname = 'arm'\nsource = 'test'\n[[camera.stream]]\nname = 'wide'\nwidth = 160\nheight = \
+                   120\n\
                    codec = 'h265'\n";
     std::fs::write(&file, cameras).expect("the file");
     let file = file.to_str().expect("a path");

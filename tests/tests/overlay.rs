@@ -169,8 +169,8 @@ fn what_is_burned_in_is_in_the_picture_where_it_should_be() {
     server.stop(&runtime);
 }
 
-/// The digit that is the last letter of `Text 0` or the like, burned in there, by what the letters cover; none where they
-/// do not stand out from their ground.
+/// The digit that is the last letter of `Text 0` or the like, burned in there, by what the letters cover; none where
+/// they do not stand out from their ground.
 fn digit(server: &Serving, x: usize, y: usize) -> Option<usize> {
     let (width, height, luma) = jpeg::luma(&jpeg::get(server.address, "/snapshot.jpg").body());
     // As the server has them: the height of letters, and what is left beside them.

@@ -84,8 +84,8 @@ impl Serving {
         let port =
             std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
         let line = format!(
-            "rov-server --host 127.0.0.1 --signal-port 0 --rtsp-port {port} --no-discovery --user pilot --password deep \
-             --view open"
+            "rov-server --host 127.0.0.1 --signal-port 0 --rtsp-port {port} --no-discovery --user pilot --password \
+             deep --view open"
         );
         let folder = file.parent().expect("a folder");
         let files = ["--state-dir".into(), folder.into(), "--config".into(), file.into()];

@@ -258,7 +258,8 @@ fn a_publisher_of_a_picture_in_two_seconds_is_not_silent_between_them() {
 
 /// A publisher's connection up to RECORD, with H.264 by this Transport; and what it is answered to SETUP.
 fn record(url: &str, transport: &str) -> (Connection, String) {
-    const SDP: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n\
+    const SDP: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video 0 RTP/AVP \
+                       96\r\n\
                        a=rtpmap:96 H264/90000\r\na=control:streamid=0\r\n";
     let mut publisher = Connection::open(url);
     let body = format!("Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}", SDP.len());

@@ -70,7 +70,8 @@ const H264: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=rtpm
 fn offer_of(media: &str) -> String {
     format!(
         "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\na=ice-ufrag:abcd\r\n\
-         a=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 {}00\r\na=setup:actpass\r\n{media}a=mid:0\r\na=recvonly\r\n\
+         a=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 \
+         {}00\r\na=setup:actpass\r\n{media}a=mid:0\r\na=recvonly\r\n\
          a=rtcp-mux\r\n",
         "00:".repeat(31)
     )
@@ -167,7 +168,8 @@ fn an_ice_restart_is_answered_and_has_an_entity_tag_of_its_own() {
     assert_eq!(created.status, 201, "{created:?}");
     let (session, first) = (created.location(), created.header("etag").to_owned());
     let patch = |tag: &str, body: &str| http::patch(session.as_str(), "application/trickle-ice-sdpfrag", tag, body);
-    let restart = "a=ice-ufrag:efgh\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\n\
+    let restart = "a=ice-ufrag:efgh\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\nm=video 9 UDP/TLS/RTP/SAVPF \
+                   96\r\na=mid:0\r\n\
                    a=candidate:1 1 udp 2113937151 127.0.0.1 50000 typ host\r\n";
     let restarted = patch("*", restart);
     assert_eq!(restarted.status, 200, "{restarted:?}");

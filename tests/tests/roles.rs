@@ -165,8 +165,8 @@ fn previews_and_the_page_are_for_who_has_logged_in() {
     chromium.wait_for(&page, "document.getElementById('login')?.hidden === false", wait::START);
     let log_in = |password: &str| {
         format!(
-            "document.getElementById('user').value = 'guest'; document.getElementById('password').value = '{password}'; \
-             document.querySelector('#login button').click(); 0"
+            "document.getElementById('user').value = 'guest'; document.getElementById('password').value = \
+             '{password}'; document.querySelector('#login button').click(); 0"
         )
     };
     chromium.evaluate(&page, &log_in("deep"));
@@ -306,7 +306,8 @@ fn only_a_controller_publishes() {
         let login = login.map(|login| format!("Authorization: {login}\r\n")).unwrap_or_default();
         let mut connection = Connection::open(&url);
         let request = format!(
-            "ANNOUNCE {url} RTSP/1.0\r\nCSeq: 7\r\n{login}Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}",
+            "ANNOUNCE {url} RTSP/1.0\r\nCSeq: 7\r\n{login}Content-Type: application/sdp\r\nContent-Length: \
+             {}\r\n\r\n{SDP}",
             SDP.len()
         );
         connection.send(request.as_bytes());

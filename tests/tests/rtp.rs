@@ -94,9 +94,9 @@ fn gstreamer_decodes_every_picture_with_little_delay() {
     let server = server("127.0.0.1", port, &[]);
     gst::init().expect("GStreamer");
     let text = format!(
-        "udpsrc address=127.0.0.1 port={port} buffer-size=4194304 caps=\"application/x-rtp,media=video,clock-rate=90000,\
-         encoding-name=H264,payload=96\" ! rtpjitterbuffer name=buffer latency=0 ! rtph264depay ! avdec_h264 ! fakesink name=sink \
-         sync=false"
+        "udpsrc address=127.0.0.1 port={port} buffer-size=4194304 \
+         caps=\"application/x-rtp,media=video,clock-rate=90000,encoding-name=H264,payload=96\" ! rtpjitterbuffer \
+         name=buffer latency=0 ! rtph264depay ! avdec_h264 ! fakesink name=sink sync=false"
     );
     let pipeline = gst::parse::launch(&text).expect("the elements are installed");
     let pipeline = pipeline.downcast::<gst::Pipeline>().expect("a pipeline");

@@ -218,8 +218,8 @@ fn pictures_come_complete_and_at_once_by_udp_and_tcp() {
     by_webrtc.stop(&runtime);
 }
 
-/// What the RTCP sender reports say, as `rtspsrc` takes them, of so many pictures and at least one that was drawn when it
-/// was due.
+/// What the RTCP sender reports say, as `rtspsrc` takes them, of so many pictures and at least one that was drawn when
+/// it was due.
 fn captured_and_drawn(url: &str, pictures: usize) -> Vec<Timed> {
     let captured: Arc<Mutex<HashMap<gst::ClockTime, u64>>> = Arc::default();
     let noted = Arc::clone(&captured);

@@ -318,7 +318,8 @@ fn the_page_has_a_form_for_controllers_alone() {
     chromium.wait_for(&page, "!document.getElementById('show-settings').hidden", wait::START);
     let press = "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'o', bubbles: true })); 0";
     chromium.evaluate(&page, press);
-    let input = "[...document.querySelectorAll('#settings label')].find(label => label.textContent.startsWith('NAME'))?.control";
+    let input = "[...document.querySelectorAll('#settings label')].find(label => \
+                 label.textContent.startsWith('NAME'))?.control";
     let of = |name: &str| input.replace("NAME", name);
     chromium.wait_for(&page, &format!("{}?.value === '0'", of("streamBitrate")), wait::START);
     assert_eq!(chromium.evaluate(&page, &format!("{}.disabled", of("streamResolution"))), json!(true), "it is given");
@@ -436,7 +437,8 @@ fn browsers_are_told_of_turn_servers_and_nobody_else_reads_the_credential() {
         document.querySelector('#login button').click(); 0";
     chromium.evaluate(&page, made);
     chromium.wait_for(&page, "document.body?.dataset.state === 'live'", wait::START);
-    let told = "made.at(-1).getConfiguration().iceServers.map(({ urls, username, credential }) => [urls, username, credential])";
+    let told = "made.at(-1).getConfiguration().iceServers.map(({ urls, username, credential }) => [urls, username, \
+                credential])";
     let told = chromium.evaluate(&page, told);
     assert_eq!(
         told,

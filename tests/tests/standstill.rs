@@ -38,7 +38,8 @@ fn shows_nothing_old(mut server: Server, what: &str) {
     // One keyframe interval, and some for a busy machine.
     let old = shots.iter().filter(|shot| shot.latency.is_some_and(|age| age > Duration::from_millis(2_500))).count();
     assert_eq!(old, 0, "{what}: {shots:?}");
-    // A machine that is too busy for the source to go on within a second has it started again, which leaves them out too.
+    // A machine that is too busy for the source to go on within a second has it started again, which leaves them out
+    // too.
     let said = |line: &str| (line.contains("old pictures left out") || line.contains("restarting in")).then_some(());
     server.process.wait_for_line("that they were left out", wait::SOON, said);
     watcher.stop(&runtime);

@@ -155,8 +155,9 @@ fn the_page_changes_over_at_the_first_picture_and_shows_all_cameras_in_a_grid() 
                 names.add(`${video.videoWidth} ${streams.value}`) }, 5); 0";
     chromium.evaluate(&page, note);
     chromium.evaluate(&page, &press("2"));
-    let is_arm = "document.body.dataset.state === 'live' && video.videoWidth === 192 && streams.value === 'arm/stream1' \
-                  && location.search === '?stream=arm%2Fstream1' && document.querySelectorAll('video').length === 1";
+    let is_arm = "document.body.dataset.state === 'live' && video.videoWidth === 192 && streams.value === \
+                  'arm/stream1' && location.search === '?stream=arm%2Fstream1' && \
+                  document.querySelectorAll('video').length === 1";
     chromium.wait_for(&page, is_arm, wait::START);
     assert_eq!(chromium.evaluate(&page, "[[...states], sizes.includes(0)]"), serde_json::json!([["live"], false]));
     assert_eq!(chromium.evaluate(&page, "[...names]"), serde_json::json!(["320 stream1", "192 arm/stream1"]));

@@ -29,8 +29,8 @@ pub fn coded(args: &RoleArgs) -> Result<String> {
     match &args.clip {
         None => Ok(format!("{} ! {}", source(&args.point), encoder(&args.point)?)),
         Some(clip) => Ok(format!(
-            "multifilesrc location=\"{}\" loop=true caps=video/x-h264,stream-format=byte-stream ! h264parse ! {CODED} ! \
-             queue max-size-buffers=4 max-size-bytes=0 max-size-time=0 ! identity name=pace sync=true",
+            "multifilesrc location=\"{}\" loop=true caps=video/x-h264,stream-format=byte-stream ! h264parse ! {CODED} \
+             ! queue max-size-buffers=4 max-size-bytes=0 max-size-time=0 ! identity name=pace sync=true",
             clip.display()
         )),
     }

@@ -136,8 +136,8 @@ struct Scaling {
     /// At the end, where the memory is asked for.
     end: gst::Pad,
     asked: Mutex<Asked>,
-    /// When the newest picture left the decoder, and itself, where it is converted and may be kept. The same thread then
-    /// converts it and gives it out.
+    /// When the newest picture left the decoder, and itself, where it is converted and may be kept. The same thread
+    /// then converts it and gives it out.
     decoded: Mutex<Option<(Instant, Option<gst::Buffer>)>>,
 }
 

@@ -35,8 +35,8 @@ pub struct Picture {
     pub last_packet_at: Instant,
     /// How much later than it should be the last packet came, as far as the sender's clock tells; see `due_at`.
     pub late_by: Duration,
-    /// When it was captured, by the server's clock, which may be another than this machine's; none where the way in does
-    /// not tell, or not yet: RTP and RTSP do with the first sender report.
+    /// When it was captured, by the server's clock, which may be another than this machine's; none where the way in
+    /// does not tell, or not yet: RTP and RTSP do with the first sender report.
     pub captured: Option<Captured>,
     /// When its access unit entered the decoder; from the last packet to here it waited for retransmissions.
     pub decode_started_at: Instant,
@@ -69,7 +69,8 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// It as a JPEG, made by the calling thread alone. Blocks for as long as that takes; the error says why there is none.
+    /// It as a JPEG, made by the calling thread alone. Blocks for as long as that takes; the error says why there is
+    /// none.
     pub fn jpeg(self) -> Result<Vec<u8>, String> {
         // JFIF is full range and BT.601 (ITU-T T.871).
         let Resolution { width, height } = self.size;
@@ -89,7 +90,8 @@ impl Kept {
 
     fn through(self, pipeline: &gst::Pipeline) -> Result<gst::Sample, String> {
         let element = |name: &str| pipeline.by_name(name).ok_or_else(|| format!("no element {name}"));
-        // A source would have a thread, of those that GStreamer lends to all pipelines: its priority cannot be given back.
+        // A source would have a thread, of those that GStreamer lends to all pipelines: its priority cannot be given
+        // back.
         let input = gst::Pad::builder(gst::PadDirection::Src).name("src").build();
         let peer = element("in")?.static_pad("sink").ok_or("no pad")?;
         input.link(&peer).map_err(|error| error.to_string())?;

@@ -143,7 +143,8 @@ pub struct Options {
     pub key: Option<String>,
     /// The longest wait for a packet that is missing; none: as the transport does.
     pub latency: Option<Duration>,
-    /// Network interfaces to receive multicast on, and to connect by; empty: those that suit. And who asks, by RTSP too.
+    /// Network interfaces to receive multicast on, and to connect by; empty: those that suit. And who asks, by RTSP
+    /// too.
     pub http: Http,
     /// Of cameras, by `rtsps`.
     pub camera_certificate: Trust,
@@ -164,7 +165,8 @@ pub enum ConnectError {
     #[error("{host} answered by HTTP, but no media path to it was found within 5 s: is UDP blocked by a firewall?")]
     NoPath { host: String },
     #[error(
-        "{host} does not prove the key that was announced for it: another machine answers there, or the announcement is forged"
+        "{host} does not prove the key that was announced for it: another machine answers there, or the announcement \
+         is forged"
     )]
     NotProven { host: String },
     #[error("{0}")]
@@ -219,7 +221,8 @@ async fn check_route(camera: &rtsp::Camera, named: &[String]) -> Result<(), Conn
     let checked = match net::interface_to(named, peer.ip()) {
         Ok(Some(interface)) => net::check_route(&interface, peer.ip()).map_err(|error| {
             io::Error::other(format!(
-                "RTSP cannot be bound to a network interface, and {error}: give the interfaces different subnets, or unplug one"
+                "RTSP cannot be bound to a network interface, and {error}: give the interfaces different subnets, or \
+                 unplug one"
             ))
         }),
         Ok(None) => Ok(()),

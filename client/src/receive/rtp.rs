@@ -112,8 +112,8 @@ struct State {
 
 impl Receiver {
     /// Listens at `source`, for multicast on the interfaces of these names, else on the one that leads to the sender,
-    /// or on every suitable one. `senders`: what is known of them from the session before. With `first_packet`, it is an
-    /// error when none comes within that time.
+    /// or on every suitable one. `senders`: what is known of them from the session before. With `first_packet`, it is
+    /// an error when none comes within that time.
     pub async fn open(
         source: &Source,
         interfaces: &[String],
@@ -487,8 +487,8 @@ enum Joined {
     NoRoom(Vec<Ipv4Addr>),
 }
 
-/// When sockets are bound anew for multicast memberships: once for each list of interfaces, as what waits in them is lost
-/// by it, and a machine may have more interfaces than a socket may have memberships.
+/// When sockets are bound anew for multicast memberships: once for each list of interfaces, as what waits in them is
+/// lost by it, and a machine may have more interfaces than a socket may have memberships.
 #[derive(Debug, Default)]
 struct Room {
     /// More than new sockets had room for.
@@ -522,8 +522,8 @@ impl Room {
     }
 }
 
-/// What waited while the process stood still is old. After a pause so long it would be taken for a new stream, whose age
-/// shows by nothing.
+/// What waited while the process stood still is old. After a pause so long it would be taken for a new stream, whose
+/// age shows by nothing.
 fn leave_out(waiting: &std::net::UdpSocket, packet: &mut [u8]) {
     let count = (0..MOST_WAITING).take_while(|_| waiting.recv_from(packet).is_ok()).count();
     if count > 0 {

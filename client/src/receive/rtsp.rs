@@ -56,8 +56,8 @@ pub enum RtspError {
     )]
     NoPassword { address: String },
     #[error(
-        "{address} refused the user name or the password: correct --user and --password (or the variable ROV_PASSWORD), \
-         or what stands in --url"
+        "{address} refused the user name or the password: correct --user and --password (or the variable \
+         ROV_PASSWORD), or what stands in --url"
     )]
     WrongPassword { address: String },
     #[error(
@@ -74,12 +74,13 @@ pub enum RtspError {
     #[error("{address} does not answer by RTSP: {reason}")]
     NoAnswer { address: String, reason: String },
     #[error(
-        "{address} has no H.264, H.265 or MJPEG video at {path}, only {found}: choose one of them in the camera's settings"
+        "{address} has no H.264, H.265 or MJPEG video at {path}, only {found}: choose one of them in the camera's \
+         settings"
     )]
     NoVideo { address: String, path: String, found: String },
     #[error(
-        "the link to {address} is slower than its stream, pictures came {seconds} s late: choose a lower bit rate in the camera's \
-         settings"
+        "the link to {address} is slower than its stream, pictures came {seconds} s late: choose a lower bit rate in \
+         the camera's settings"
     )]
     Late { address: String, seconds: u64 },
     #[error("RTSP from {address} failed: {reason}")]

@@ -36,8 +36,8 @@ impl Arrivals {
         Self { clock: Clock::start(), bytes, last_us, sleep: Mutex::new(sleep), has_slept }
     }
 
-    /// Whether this machine has slept since this was begun: what waited in a connection meanwhile is old, and nothing in
-    /// it shows that, as the clock stood still.
+    /// Whether this machine has slept since this was begun: what waited in a connection meanwhile is old, and nothing
+    /// in it shows that, as the clock stood still.
     pub fn has_slept(&self) -> bool {
         if !lock(&self.sleep).look().is_zero() {
             self.has_slept.store(true, Ordering::Relaxed);

@@ -86,14 +86,15 @@ impl fmt::Display for Changed {
         match shown {
             Some(shown) => write!(
                 f,
-                "THE CERTIFICATE OF {name} HAS CHANGED: it was {known} and is {shown}. Another machine may be in its place, and \
-                 nothing is shown. If the server has a new certificate, say so once: --server-certificate {shown}"
+                "THE CERTIFICATE OF {name} HAS CHANGED: it was {known} and is {shown}. Another machine may be in its \
+                 place, and nothing is shown. If the server has a new certificate, say so once: --server-certificate \
+                 {shown}"
             ),
             None => write!(
                 f,
-                "{name} SHOWS NO CERTIFICATE ANY MORE: it was {known}, and now it is not HTTPS. Another machine may be in its \
-                 place, and nothing is shown. If the server has no HTTPS any more, say so once: --server-certificate \
-                 {NO_CERTIFICATE}"
+                "{name} SHOWS NO CERTIFICATE ANY MORE: it was {known}, and now it is not HTTPS. Another machine may be \
+                 in its place, and nothing is shown. If the server has no HTTPS any more, say so once: \
+                 --server-certificate {NO_CERTIFICATE}"
             ),
         }
     }
@@ -244,9 +245,9 @@ fn read(file: &Path) -> io::Result<List> {
         let aside = state_file::set_aside(file)?;
         write(file, &pins)?;
         tracing::error!(
-            "{} IS BROKEN and was set aside as {}: {} certificates are known of it; {lost} lines were not readable{}. A server \
-             that is now said to be seen for the first time may be another machine: compare its certificate with what \
-             rov-server logs",
+            "{} IS BROKEN and was set aside as {}: {} certificates are known of it; {lost} lines were not readable{}. \
+             A server that is now said to be seen for the first time may be another machine: compare its certificate \
+             with what rov-server logs",
             file.display(),
             aside.display(),
             pins.len(),

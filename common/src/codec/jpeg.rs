@@ -1,5 +1,5 @@
-//! JPEG pictures as far as MJPEG needs to know them (ITU-T T.81): what an RTP payload of RFC 2435 says of a picture, and
-//! the Huffman tables that cameras leave out. Nothing here decodes pictures.
+//! JPEG pictures as far as MJPEG needs to know them (ITU-T T.81): what an RTP payload of RFC 2435 says of a picture,
+//! and the Huffman tables that cameras leave out. Nothing here decodes pictures.
 
 use std::ops::Range;
 
@@ -24,8 +24,8 @@ const SOF0: u8 = 0xc0;
 /// Of a quantization table with 8 bit.
 const TABLE: usize = 64;
 
-/// The Huffman tables of annex K, as a segment DHT has them: DC and AC of luma, DC and AC of chroma. Pictures without any,
-/// as many webcams give them, mean these, and RFC 2435 knows no others.
+/// The Huffman tables of annex K, as a segment DHT has them: DC and AC of luma, DC and AC of chroma. Pictures without
+/// any, as many webcams give them, mean these, and RFC 2435 knows no others.
 #[rustfmt::skip]
 pub static HUFFMAN_TABLES: [u8; 416] = [
     0, 0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0x0a, 0x0b, 0x10, 0, 2, 1, 3, 3,
@@ -118,8 +118,8 @@ fn size_of(frame: &[u8]) -> Option<Resolution> {
 /// What an RTP payload says of a picture.
 ///
 /// # Errors
-/// Where RFC 2435 has no room for it: it knows baseline pictures with 4:2:0 or 4:2:2, in one scan, with the Huffman tables
-/// of annex K. Nothing else is in the way of HTTP or of files.
+/// Where RFC 2435 has no room for it: it knows baseline pictures with 4:2:0 or 4:2:2, in one scan, with the Huffman
+/// tables of annex K. Nothing else is in the way of HTTP or of files.
 pub fn parse(data: &[u8]) -> Result<Jpeg<'_>, Problem> {
     let (mut tables, mut frame, mut restart_interval) = ([None; 4], None, 0);
     for Segment { marker, body, end, .. } in segments(data) {
@@ -206,8 +206,8 @@ fn check_scan(body: &[u8]) -> Result<(), Problem> {
     }
 }
 
-/// A picture that says with which Huffman tables it is coded: one without any gets those of annex K in front of its scan.
-/// Any other is returned itself, not a copy.
+/// A picture that says with which Huffman tables it is coded: one without any gets those of annex K in front of its
+/// scan. Any other is returned itself, not a copy.
 pub fn with_huffman_tables(picture: Bytes) -> Bytes {
     let is_wanted = |segment: &Segment| matches!(segment.marker, DHT | SOS);
     let scan = segments(&picture).find(is_wanted).filter(|found| found.marker == SOS).map(|scan| scan.at);

@@ -195,8 +195,8 @@ pub fn nal_units(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     spans(data).map(|(start, end)| &data[start..end])
 }
 
-/// Whether decoding can start at the access unit: an IDR picture of H.264, an intra random access picture of H.265, each
-/// picture of MJPEG. Looks no further than the header of the first slice.
+/// Whether decoding can start at the access unit: an IDR picture of H.264, an intra random access picture of H.265,
+/// each picture of MJPEG. Looks no further than the header of the first slice.
 pub fn is_keyframe(codec: Codec, au: &[u8]) -> bool {
     if codec == Codec::Mjpeg {
         return au.starts_with(&jpeg::SOI);
@@ -221,7 +221,8 @@ pub fn access_units(codec: Codec, data: &[u8]) -> impl Iterator<Item = (usize, b
             return is_first.then_some((start, kind == NalKind::KeyframeSlice));
         }
         // What may stand before the first slice (ITU-T H.264 7.4.1.2.3, ITU-T H.265 7.4.2.4.4).
-        if matches!((codec, codec.nal_type(nal)), (Codec::H264, 6..=9 | 14..=18) | (Codec::H265, 32..=35 | 39 | 41..=44)) {
+        let kind = (codec, codec.nal_type(nal));
+        if matches!(kind, (Codec::H264, 6..=9 | 14..=18) | (Codec::H265, 32..=35 | 39 | 41..=44)) {
             begun.get_or_insert(start);
         }
         None

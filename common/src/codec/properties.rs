@@ -306,7 +306,11 @@ fn has_start_code(data: &[u8]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(7), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        rng_seed: RngSeed::Fixed(7),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn any_valid_sps_is_read(sps in prop::bool::ANY.prop_flat_map(any_sps)) {
@@ -324,7 +328,8 @@ proptest! {
         prop_assert_eq!(&rewritten, &expected.nal());
         let (before, after) = (parse_sps(&nal).unwrap(), parse_sps(&rewritten).unwrap());
         let buffering = Some(before.max_num_ref_frames);
-        prop_assert_eq!(after, SpsInfo { max_num_reorder_frames: Some(0), max_dec_frame_buffering: buffering, ..before });
+        let expected = SpsInfo { max_num_reorder_frames: Some(0), max_dec_frame_buffering: buffering, ..before };
+        prop_assert_eq!(after, expected);
         prop_assert_eq!(rewrite_sps_zero_reorder(&rewritten), Ok(rewritten));
     }
 
@@ -336,7 +341,12 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_sps_does_no_harm(sps in any_sps(true), at in any::<prop::sample::Index>(), bit in 0..8_u32, cut in any::<bool>()) {
+    fn a_damaged_sps_does_no_harm(
+        sps in any_sps(true),
+        at in any::<prop::sample::Index>(),
+        bit in 0..8_u32,
+        cut in any::<bool>(),
+    ) {
         let mut nal = sps.nal();
         let at = at.index(nal.len());
         if cut { nal.truncate(at) } else { nal[at] ^= 1_u8 << bit }
@@ -373,7 +383,11 @@ proptest! {
     }
 
     #[test]
-    fn the_rewrite_of_an_access_unit_touches_sps_alone((nals, stream) in stream(), sps in any_sps(true), at in any::<prop::sample::Index>()) {
+    fn the_rewrite_of_an_access_unit_touches_sps_alone(
+        (nals, stream) in stream(),
+        sps in any_sps(true),
+        at in any::<prop::sample::Index>(),
+    ) {
         let mut nals = nals;
         nals.insert(at.index(nals.len() + 1), sps.nal());
         let rewritten = rewrite_access_unit(Bytes::from(join(&nals)));
@@ -387,7 +401,10 @@ proptest! {
     }
 
     #[test]
-    fn a_keyframe_gets_all_sets_and_loses_nothing((nals, stream) in stream(), sets in prop::collection::vec(nal(), 1..6)) {
+    fn a_keyframe_gets_all_sets_and_loses_nothing(
+        (nals, stream) in stream(),
+        sets in prop::collection::vec(nal(), 1..6),
+    ) {
         for codec in [Codec::H264, Codec::H265] {
             let mut cache = ParameterSetCache::new(codec);
             cache.update(&join(&sets));

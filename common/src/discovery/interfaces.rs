@@ -82,8 +82,8 @@ pub fn rivals(targets: &[Target]) -> Vec<(&Target, &Target)> {
 /// What to tell the user of such a pair.
 pub fn describe_rivals((a, b): (&Target, &Target)) -> String {
     format!(
-        "{} ({}) and {} ({}) are in one subnet, and the system reaches it by one of them alone: give them different subnets, or \
-         unplug one",
+        "{} ({}) and {} ({}) are in one subnet, and the system reaches it by one of them alone: give them different \
+         subnets, or unplug one",
         a.interface, a.address, b.interface, b.address
     )
 }

@@ -424,8 +424,8 @@ mod tests {
 
     #[test]
     fn announcements_of_the_first_release_are_read_and_it_reads_those_of_now() {
-        let before = r#"{"rov":"announce","v":1,"id":"6f1c","name":"bow","version":"0.1.0","signal_port":8080,"whep":"/whep",
-            "transports":["webrtc","rtp","rtsp"],"rtp":{"host":"239.255.0.1","port":5004,"fec":true},
+        let before = r#"{"rov":"announce","v":1,"id":"6f1c","name":"bow","version":"0.1.0","signal_port":8080,
+            "whep":"/whep","transports":["webrtc","rtp","rtsp"],"rtp":{"host":"239.255.0.1","port":5004,"fec":true},
             "rtsp":{"port":8554,"path":"/stream1"},
             "streams":[{"name":"stream1","codec":"h264","width":1280,"height":720,"fps":30.0}]}"#;
         let Ok(Message::Announce(read)) = decode_text(before) else { panic!("{:?}", decode_text(before)) };

@@ -261,7 +261,8 @@ proptest! {
         let (mut sent, mut seen) = (Vec::new(), HashSet::new());
         for (count, lost) in units {
             let (packets, rebuilt) = link.send(count, &lost);
-            seen.extend(packets.iter().enumerate().filter(|(i, _)| !lost.contains(i)).map(|(_, packet)| number(packet)));
+            let arrived = packets.iter().enumerate().filter(|(i, _)| !lost.contains(i));
+            seen.extend(arrived.map(|(_, packet)| number(packet)));
             sent.extend(packets);
             for packet in rebuilt {
                 prop_assert!(sent.contains(&packet));

@@ -1,5 +1,5 @@
-//! What a file says of its pictures: the sample entry, made of parameter sets (ISO/IEC 14496-15 sections 5.3 and 8.3), of
-//! MJPEG that of QuickTime.
+//! What a file says of its pictures: the sample entry, made of parameter sets (ISO/IEC 14496-15 sections 5.3 and 8.3),
+//! of MJPEG that of QuickTime.
 
 use mp4_atom::{Avc1, Avcc, AvccExt, Codec as Entry, Hvc1, HvcCArray, Hvcc, Jpeg, Visual};
 use thiserror::Error;
@@ -46,7 +46,8 @@ impl PartialEq for Format {
 }
 
 impl Format {
-    /// Of an access unit in Annex B that has its parameter sets, as each keyframe of this project has, or of a JPEG picture.
+    /// Of an access unit in Annex B that has its parameter sets, as each keyframe of this project has, or of a JPEG
+    /// picture.
     ///
     /// # Errors
     /// Where it has none, or what they say is not understood.

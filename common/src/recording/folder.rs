@@ -178,12 +178,12 @@ impl Folder {
         Ok(())
     }
 
-    /// Deletes the oldest that `keep` does not keep, at `now` of this machine's clock; returns their names. Files of others
-    /// are not touched, and what lay beside a recording that is gone goes, too.
+    /// Deletes the oldest that `keep` does not keep, at `now` of this machine's clock; returns their names. Files of
+    /// others are not touched, and what lay beside a recording that is gone goes, too.
     ///
-    /// Names have the clock of who captured, which may be wrong or set meanwhile, and this machine's may be as well. So the
-    /// age of what this run of the program began is that by its monotonic clock, and it goes last; the others are as old as
-    /// both their name and their last change say.
+    /// Names have the clock of who captured, which may be wrong or set meanwhile, and this machine's may be as well. So
+    /// the age of what this run of the program began is that by its monotonic clock, and it goes last; the others are
+    /// as old as both their name and their last change say.
     pub fn prune(&self, keep: Keep, now: Captured) -> io::Result<Vec<Name>> {
         let Some(keep) = keep else { return Ok(Vec::new()) };
         let mut removed = Vec::new();
@@ -445,8 +445,8 @@ impl Output for Written {
     }
 
     fn is_there(&self) -> bool {
-        // Some network disks keep a link to what is deleted until it is closed, but not under its name. Their numbers of
-        // files may change, and say nothing.
+        // Some network disks keep a link to what is deleted until it is closed, but not under its name. Their numbers
+        // of files may change, and say nothing.
         let is_gone = matches!(fs::metadata(&self.path), Err(error) if error.kind() == ErrorKind::NotFound);
         !is_gone && has_name(&self.file)
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::capture_clock::Captured;
 use crate::mp4::Picture;
 
-/// Times of one picture are no further apart than half of what is between two pictures, as by RTP and RTSP they are made
-/// of two clocks; but that is at least, and at most, so much.
+/// Times of one picture are no further apart than half of what is between two pictures, as by RTP and RTSP they are
+/// made of two clocks; but that is at least, and at most, so much.
 const SAME: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// No less than that of a file's times.
@@ -158,7 +158,8 @@ impl Hole {
         self.forgotten + self.wanted.len() as u64
     }
 
-    /// When one of its pictures is shown, by the clock of those that are there: a tick of a file's times before the next.
+    /// When one of its pictures is shown, by the clock of those that are there: a tick of a file's times before the
+    /// next.
     pub fn time(&self, captured: Captured) -> Duration {
         let time = self.after.time + captured.0.saturating_sub(self.after.captured.0);
         self.before.map_or(time, |before| time.min(before.time.saturating_sub(TICK)))

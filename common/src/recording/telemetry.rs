@@ -1,5 +1,5 @@
-//! What the vehicle measured, beside a recording: columns of its table, and subtitles in the form of Advanced SubStation
-//! Alpha, which VLC and mpv show and ffmpeg burns in. Pure.
+//! What the vehicle measured, beside a recording: columns of its table, and subtitles in the form of Advanced
+//! SubStation Alpha, which VLC and mpv show and ffmpeg burns in. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -134,8 +134,8 @@ fn head(Resolution { width, height }: Resolution) -> String {
     format!(
         "[Script Info]\nScriptType: v4.00+\nPlayResX: {width}\nPlayResY: {height}\nWrapStyle: 2\n\
          ScaledBorderAndShadow: yes\n\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize, PrimaryColour, \
-         SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, \
-         BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding\n\
+         SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, ScaleX, ScaleY, Spacing, \
+         Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding\n\
          Style: Telemetry,Arial,{letters},&H00FFFFFF,&H00FFFFFF,&H00000000,&H80000000,0,0,0,0,100,100,0,0,1,2,0,1,\
          {margin},{margin},{margin},1\n\n[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, \
          Effect, Text\n"

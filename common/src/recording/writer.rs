@@ -713,7 +713,8 @@ impl Current {
         }
     }
 
-    /// What is not in the file is left out of it, and missing. A file that cannot be cut plays up to there all the same.
+    /// What is not in the file is left out of it, and missing. A file that cannot be cut plays up to there all the
+    /// same.
     fn take_back(&mut self, missing: &mut Option<Gap>) -> io::Result<()> {
         let length = self.muxer.take_back();
         self.bytes.clear();

@@ -235,7 +235,8 @@ impl Record {
             self.disturbances.len(),
             visits.join(", ")
         );
-        text += "| Program | memory after 5 min, at the end, by its trend (MiB) | descriptors before, after | threads before, after |\n|---|---|---|---|\n";
+        text += "| Program | memory after 5 min, at the end, by its trend (MiB) | descriptors before, after | threads \
+                 before, after |\n|---|---|---|---|\n";
         for (which, name) in PROGRAMS.iter().enumerate() {
             let memory = self.memory(which).map_or("run too short".to_owned(), |(early, late)| {
                 format!("{early:.1}, {late:.1} ({:+.1} %)", (late / early - 1.0) * 100.0)
@@ -253,7 +254,8 @@ impl Record {
             self.samples.last().map_or(Duration::ZERO, |sample| sample.at.saturating_sub(Duration::from_secs(100)));
         let _ = writeln!(
             text,
-            "\nPictures shown to the pilot: {}. Latency, median of a minute: {:.1} ms in the first, {:.1} ms in the last with visitors.\n",
+            "\nPictures shown to the pilot: {}. Latency, median of a minute: {:.1} ms in the first, {:.1} ms in the \
+             last with visitors.\n",
             self.shown.len(),
             minute(Duration::ZERO),
             minute(last)

@@ -52,8 +52,8 @@ impl Config {
         }
     }
 
-    /// Of each stream by RTP: its own, or by its place, so that it stays when another one is given; none where RTP is not
-    /// sent.
+    /// Of each stream by RTP: its own, or by its place, so that it stays when another one is given; none where RTP is
+    /// not sent.
     pub fn rtp_ports(&self) -> Vec<u16> {
         let Some(rtp) = &self.rtp else { return Vec::new() };
         // What is not there for too many shows as a port that is taken.

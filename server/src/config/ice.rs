@@ -1,5 +1,5 @@
-//! `--ice-server`: STUN and TURN servers by which browsers find a path where there is none to this machine. They are told
-//! to browsers alone; this machine asks none of them.
+//! `--ice-server`: STUN and TURN servers by which browsers find a path where there is none to this machine. They are
+//! told to browsers alone; this machine asks none of them.
 
 use std::net::Ipv6Addr;
 

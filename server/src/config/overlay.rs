@@ -60,8 +60,8 @@ impl OverlayConfig {
         let is_format = format.contains('%') && time(Timestamp::Utc, &format).is_some();
         if format.chars().count() > MAX_FORMAT || !is_format {
             return bad(format!(
-                "--overlay-timestamp-format {format:?}: give at most {MAX_FORMAT} characters of a format of strftime, as \
-                 %H:%M:%S"
+                "--overlay-timestamp-format {format:?}: give at most {MAX_FORMAT} characters of a format of strftime, \
+                 as %H:%M:%S"
             ));
         }
         let text = options.overlay_text.clone().unwrap_or(usual.text);

@@ -218,8 +218,8 @@ fn a_wrong_value_is_refused_with_the_option_the_value_and_what_to_do() {
         ),
         (
             &["--transport", "webrtc,rtp", "--user", "pilot", "--password", "deep"],
-            "--user: RTP goes to whoever listens, without a login: leave rtp out of --transport, or let everybody watch \
-             with --view open",
+            "--user: RTP goes to whoever listens, without a login: leave rtp out of --transport, or let everybody \
+             watch with --view open",
         ),
         (
             &["--source", "publish", "--transport", "webrtc"],

@@ -1,6 +1,6 @@
 //! `GET /api/clock`: the clock of the times of capture, with the times at which the question came and the answer left,
-//! so that clients learn from the round trip what their own clock is ahead by (`common`'s `clock_sync`). And the time of day
-//! that a client tells, where the system's clock was not set at the start.
+//! so that clients learn from the round trip what their own clock is ahead by (`common`'s `clock_sync`). And the time
+//! of day that a client tells, where the system's clock was not set at the start.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

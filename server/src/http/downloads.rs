@@ -1,10 +1,10 @@
-//! How fast clips, recordings and the pictures of a ring are given: while somebody watches, all downloads together take a
-//! tenth of what the pilot's link is known to carry, so that its picture does not wait behind them; of what it is sent
-//! where it watches by RTSP or RTP, which tell nothing of the link. Else as fast as connections take them.
+//! How fast clips, recordings and the pictures of a ring are given: while somebody watches, all downloads together take
+//! a tenth of what the pilot's link is known to carry, so that its picture does not wait behind them; of what it is
+//! sent where it watches by RTSP or RTP, which tell nothing of the link. Else as fast as connections take them.
 //!
-//! What is known is what the video was seen to get through, as little as that is. Where the link has not been full of late,
-//! they feel their way up, and fall back to the tenth as soon as anything waits on the way. Nobody knows over which link a
-//! download goes: it is taken to be the pilot's.
+//! What is known is what the video was seen to get through, as little as that is. Where the link has not been full of
+//! late, they feel their way up, and fall back to the tenth as soon as anything waits on the way. Nobody knows over
+//! which link a download goes: it is taken to be the pilot's.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -2,7 +2,8 @@
 //!
 //! A viewer whose link needs longer for a picture than [`FRESH`] is ended.
 //!
-//! `X-Timestamp` is the time of capture (`capture_clock`) in seconds since 1970, as mjpg-streamer and uStreamer give it.
+//! `X-Timestamp` is the time of capture (`capture_clock`) in seconds since 1970, as mjpg-streamer and uStreamer give
+//! it.
 
 use std::convert::Infallible;
 use std::sync::Arc;

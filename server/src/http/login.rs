@@ -1,5 +1,5 @@
-//! Who asks by HTTP: `Authorization: Basic` or `Bearer`, and of recorders `Digest`, in the header alone. A URL gets into logs and histories, so
-//! nothing in it logs anybody in.
+//! Who asks by HTTP: `Authorization: Basic` or `Bearer`, and of recorders `Digest`, in the header alone. A URL gets
+//! into logs and histories, so nothing in it logs anybody in.
 //!
 //! A handler that changes something takes [`Controller`] among its arguments, and is not called by anybody else. What
 //! shows pictures, or what is known of them, lies behind [`may_watch`].

@@ -1,5 +1,5 @@
-//! ONVIF by HTTP: who asks and what that one may do, as for all else here, and what becomes of a change. What is asked and
-//! answered is [`crate::onvif`]'s.
+//! ONVIF by HTTP: who asks and what that one may do, as for all else here, and what becomes of a change. What is asked
+//! and answered is [`crate::onvif`]'s.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -122,8 +122,8 @@ async fn soap(
     }
 }
 
-/// As the client named this server; where it did not, the address by which it came. Clients leave out the port that they
-/// ask: it is that of the connection.
+/// As the client named this server; where it did not, the address by which it came. Clients leave out the port that
+/// they ask: it is that of the connection.
 fn authority(headers: &HeaderMap, arrival: Arrival) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
     match (host, arrival.local) {

@@ -1,5 +1,6 @@
-//! Who asks by a digest: WS-UsernameToken (SHA-1 over nonce, time and password) and HTTP Digest (RFC 7616, MD5), as ONVIF
-//! has them. Both need the password itself, so users of a file, of whom a hash alone is known, cannot log in by one.
+//! Who asks by a digest: WS-UsernameToken (SHA-1 over nonce, time and password) and HTTP Digest (RFC 7616, MD5), as
+//! ONVIF has them. Both need the password itself, so users of a file, of whom a hash alone is known, cannot log in by
+//! one.
 //!
 //! What was used once is not taken a second time, but for one case: clients such as libonvif have one token for all
 //! requests of a millisecond, so the same address may use one again for a moment. Whoever can send from that address in
@@ -7,7 +8,8 @@
 //!
 //! What was used before a restart is not remembered. So a token that was made before it changes nothing: a client whose
 //! clock is slow by some minutes can change something only so many minutes after the start. One that was listened in to
-//! still reads, which whoever listens can do anyway; and one of a clock that is fast is taken for as long as it is fast.
+//! still reads, which whoever listens can do anyway; and one of a clock that is fast is taken for as long as it is
+//! fast.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -42,8 +44,8 @@ pub const REALM: &str = "rov-server";
 const SECURITY: &str = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd";
 
 /// The same for all names, so that it tells nobody which there are.
-const WRONG: &str = "wrong user name or password; a digest needs the plain password, and of users of the file the server \
-                     has only a hash: use HTTP Basic or a UsernameToken in clear, best with --tls";
+const WRONG: &str = "wrong user name or password; a digest needs the plain password, and of users of the file the \
+                     server has only a hash: use HTTP Basic or a UsernameToken in clear, best with --tls";
 
 /// Why a digest is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

@@ -1,7 +1,7 @@
-//! WS-Discovery (2005/04): a client asks by multicast which devices there are, and is answered by unicast with the address
-//! of the interface on which it asked, and on no other. Nobody beyond the subnet of that interface is answered, so that
-//! no forged sender is flooded. On each of its interfaces it says that it is there (Hello), and at the end that it goes
-//! (Bye).
+//! WS-Discovery (2005/04): a client asks by multicast which devices there are, and is answered by unicast with the
+//! address of the interface on which it asked, and on no other. Nobody beyond the subnet of that interface is answered,
+//! so that no forged sender is flooded. On each of its interfaces it says that it is there (Hello), and at the end that
+//! it goes (Bye).
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -65,8 +65,8 @@ impl Discovery {
     pub fn bind(host: IpAddr, interfaces: Vec<String>) -> Result<Self> {
         let socket = broadcast_socket(PORT, true).with_context(|| {
             format!(
-                "cannot use UDP port {PORT} for the WS-Discovery of --onvif: stop the program that uses it, or turn discovery off \
-                 with --no-discovery"
+                "cannot use UDP port {PORT} for the WS-Discovery of --onvif: stop the program that uses it, or turn \
+                 discovery off with --no-discovery"
             )
         })?;
         Ok(Self { socket, host, wanted: interfaces })

@@ -1,5 +1,5 @@
-//! The event service: pull points alone. What is told are the alarms of streams, by the rules of `/healthz`, and changed
-//! settings.
+//! The event service: pull points alone. What is told are the alarms of streams, by the rules of `/healthz`, and
+//! changed settings.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

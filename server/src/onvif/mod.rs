@@ -1,6 +1,6 @@
-//! ONVIF, for recorders that know cameras by nothing else: profiles S and T as far as these need them. Each request is a
-//! SOAP message to the HTTP server ([`crate::http`]), each answer is made anew of what is so; nothing is kept but digests
-//! that were used and subscriptions to events. Being found is `discovery`.
+//! ONVIF, for recorders that know cameras by nothing else: profiles S and T as far as these need them. Each request is
+//! a SOAP message to the HTTP server ([`crate::http`]), each answer is made anew of what is so; nothing is kept but
+//! digests that were used and subscriptions to events. Being found is `discovery`.
 //!
 //! What an operation takes of who asks is in [`right`]; it is the same as by the HTTP API.
 
@@ -119,8 +119,9 @@ impl Onvif {
         let others = self.digests.others();
         if !others.is_empty() {
             tracing::warn!(
-                "ONVIF: {} cannot log in by digest, which most recorders use: the file has only a hash of the password. Use \
-                 --user and ROV_PASSWORD, or have the recorder send the password in clear, best with --tls",
+                "ONVIF: {} cannot log in by digest, which most recorders use: the file has only a hash of the \
+                 password. Use --user and ROV_PASSWORD, or have the recorder send the password in clear, best with \
+                 --tls",
                 others.join(", ")
             );
         }

@@ -15,8 +15,8 @@ use crate::http::Api;
 use crate::settings::{Scope, Values};
 use crate::stream::Stream;
 
-/// Sizes that are offered beside the one that is set and that of the source's pictures. Which of them a camera can have,
-/// the settings know when one is set.
+/// Sizes that are offered beside the one that is set and that of the source's pictures. Which of them a camera can
+/// have, the settings know when one is set.
 const SIZES: [Resolution; 9] = [
     Resolution::new(3840, 2160),
     Resolution::new(2560, 1440),

@@ -158,8 +158,8 @@ impl Envelope {
         Ok(Self { version, header, body: operation, prefixes })
     }
 
-    /// Namespace and name of a qualified name in the text of a child of the body's element, as `dn:NetworkVideoTransmitter`.
-    /// The namespace is None where the prefix is not declared.
+    /// Namespace and name of a qualified name in the text of a child of the body's element, as
+    /// `dn:NetworkVideoTransmitter`. The namespace is None where the prefix is not declared.
     pub fn qualified<'a>(&'a self, text: &'a str) -> (Option<&'a str>, &'a str) {
         let (prefix, name) = text.split_once(':').unwrap_or(("", text));
         let declared = self.prefixes.iter().rev().find(|(known, _)| known == prefix);

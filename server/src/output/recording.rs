@@ -1,8 +1,8 @@
 //! Recording on the vehicle: a stream's access units as they are, into files (`rov_common::recording`).
 //!
 //! The thread of the pictures puts each into the recorder's queue, which never waits for the disk; all else is done by
-//! the recorder's own thread. A recording that hangs, or a disk that does, is nobody's business but its own: it never ends
-//! the server.
+//! the recorder's own thread. A recording that hangs, or a disk that does, is nobody's business but its own: it never
+//! ends the server.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -126,8 +126,9 @@ mod tests {
     #[test]
     fn gstreamer_takes_the_packets_of_mjpeg_apart() {
         gst::init().unwrap();
-        let text = "appsrc name=in format=time caps=application/x-rtp,media=video,clock-rate=90000,encoding-name=JPEG,payload=26 \
-                    ! rtpjpegdepay ! appsink name=out sync=false";
+        let text = "appsrc name=in format=time \
+                    caps=application/x-rtp,media=video,clock-rate=90000,encoding-name=JPEG,payload=26 ! rtpjpegdepay ! \
+                    appsink name=out sync=false";
         for picture in [USUAL.to_vec(), WIDE.to_vec(), RESTARTS.to_vec(), longer(USUAL, 30)] {
             let pipeline = gst::parse::launch(text).unwrap().downcast::<gst::Pipeline>().unwrap();
             let input = pipeline.by_name("in").unwrap().downcast::<gst_app::AppSrc>().unwrap();

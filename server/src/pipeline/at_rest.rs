@@ -103,8 +103,8 @@ pub(super) fn rest_decoder(pad: &gst::Pad, capture: &Arc<Capture>) {
 
 #[derive(Debug, Default)]
 struct RestingDecoder {
-    /// When the last picture went to the decoder, and how many were decoded or left out by then. More than that are known
-    /// only once it was decoded: none is left out before.
+    /// When the last picture went to the decoder, and how many were decoded or left out by then. More than that are
+    /// known only once it was decoded: none is left out before.
     passed: Option<(Instant, u64)>,
 }
 

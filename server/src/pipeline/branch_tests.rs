@@ -187,8 +187,9 @@ fn a_stream_that_is_left_out_leaves_the_other_as_it_is() {
 }
 
 /// Gives H.264, with a keyframe in every second.
-pub(super) const CODED: &str = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 \
-                     ! x264enc tune=zerolatency key-int-max=30";
+pub(super) const CODED: &str = "videotestsrc is-live=true ! \
+                     video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! x264enc tune=zerolatency \
+                     key-int-max=30";
 
 /// Whether one of these is a keyframe of the same time.
 fn begins_there(units: &[AccessUnit], unit: &AccessUnit) -> bool {

@@ -56,7 +56,8 @@ pub enum GraphEvent {
     Eos,
     /// With element, device and reason.
     Error(Failure),
-    /// An IP camera has refused the password. `if_right`: what to say where it was right before; none: it is not any more.
+    /// An IP camera has refused the password. `if_right`: what to say where it was right before; none: it is not any
+    /// more.
     Denied { reason: String, if_right: Option<String> },
     /// What comes can never be shown by WebRTC viewers, however often it is restarted.
     Refused(String),

@@ -62,8 +62,9 @@ mod tests {
     #[test]
     fn frames_without_times_are_thinned_by_when_they_come_whatever_the_caps_say() {
         gst::init().unwrap();
-        let text = "appsrc name=in is-live=true format=time caps=video/x-raw,format=GRAY8,width=16,height=16,framerate=10/1 \
-                    ! identity name=thinned ! appsink name=out sync=false";
+        let text = "appsrc name=in is-live=true format=time \
+                    caps=video/x-raw,format=GRAY8,width=16,height=16,framerate=10/1 ! identity name=thinned ! appsink \
+                    name=out sync=false";
         let pipeline = gst::parse::launch(text).unwrap().downcast::<gst::Pipeline>().unwrap();
         let source = pipeline.by_name("in").unwrap().downcast::<gstreamer_app::AppSrc>().unwrap();
         let sink = pipeline.by_name("out").unwrap().downcast::<gstreamer_app::AppSink>().unwrap();

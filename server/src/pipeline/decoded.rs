@@ -1,8 +1,9 @@
 //! Further streams of a camera whose first one goes out untouched: which of its access units are decoded for them, and
 //! which pictures of those are shown.
 //!
-//! None may be left out in the middle. So nothing leaks in front of the decoder: what is too slow, rests, or was damaged
-//! goes on at the next keyframe of the source, for which nobody can ask. The first stream waits for nothing here.
+//! None may be left out in the middle. So nothing leaks in front of the decoder: what is too slow, rests, or was
+//! damaged goes on at the next keyframe of the source, for which nobody can ask. The first stream waits for nothing
+//! here.
 
 use std::sync::Arc;
 

@@ -63,7 +63,8 @@ pub enum Value {
     Profile([&'static str; 3]),
     /// The whole of `extra-controls` of a V4L2 encoder.
     V4l2Controls,
-    /// The quality with which pictures of JPEG have about the bit rate: how many bits they have depends on what they show.
+    /// The quality with which pictures of JPEG have about the bit rate: how many bits they have depends on what they
+    /// show.
     JpegQuality,
     /// The whole of `option-string` of x265enc, which lets x265 know what has no property of its own.
     X265Options,
@@ -366,8 +367,8 @@ fn gop(settings: &Settings) -> u32 {
     }
 }
 
-/// Bits for each pixel at some qualities, of jpegenc with 4:2:0: medians of measured pictures, of which some have half as
-/// many and others twice as many.
+/// Bits for each pixel at some qualities, of jpegenc with 4:2:0: medians of measured pictures, of which some have half
+/// as many and others twice as many.
 const JPEG_BITS: [(f64, f64); 8] =
     [(0.2, 10.0), (0.3, 25.0), (0.45, 40.0), (0.6, 55.0), (0.8, 70.0), (1.1, 80.0), (1.8, 90.0), (3.2, 95.0)];
 

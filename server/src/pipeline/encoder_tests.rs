@@ -26,50 +26,51 @@ fn row(element: &str) -> &'static EncoderRow {
 fn every_row_gives_its_text() {
     let expected = [
         "nvvidconv ! video/x-raw(memory:NVMM),format=NV12 ! nvv4l2h264enc name=rov_enc bitrate=6000000 control-rate=1 \
-         preset-level=1 maxperf-enable=true poc-type=2 insert-vui=true insert-sps-pps=true num-B-Frames=0 num-Ref-Frames=1 \
-         iframeinterval=2560 idrinterval=2560 vbv-size=200000 profile=0 ! video/x-h264",
+         preset-level=1 maxperf-enable=true poc-type=2 insert-vui=true insert-sps-pps=true num-B-Frames=0 \
+         num-Ref-Frames=1 iframeinterval=2560 idrinterval=2560 vbv-size=200000 profile=0 ! video/x-h264",
         "nvvidconv ! video/x-raw(memory:NVMM),format=NV12 ! omxh264enc name=rov_enc bitrate=6000000 control-rate=2 \
          iframeinterval=2560 insert-sps-pps=true insert-vui=true ! video/x-h264,profile=(string)baseline",
         "omxh264enc name=rov_enc target-bitrate=6000000 control-rate=2 interval-intraframes=2560 b-frames=0 ! \
          video/x-h264,profile=(string)baseline",
         "cudaupload ! cudaconvert ! video/x-raw(memory:CUDAMemory),format=NV12 ! nvautogpuh264enc name=rov_enc \
          bitrate=6000 rate-control=cbr rc-mode=cbr preset=p1 tune=ultra-low-latency b-frames=0 bframes=0 gop-size=2560 \
-         vbv-buffer-size=200 rc-lookahead=0 zero-reorder-delay=true zerolatency=true repeat-sequence-header=true aud=false \
-         ! video/x-h264,profile=(string)constrained-baseline",
-        "cudaupload ! cudaconvert ! video/x-raw(memory:CUDAMemory),format=NV12 ! nvcudah264enc name=rov_enc bitrate=6000 \
-         rate-control=cbr rc-mode=cbr preset=p1 tune=ultra-low-latency b-frames=0 bframes=0 gop-size=2560 \
-         vbv-buffer-size=200 rc-lookahead=0 zero-reorder-delay=true zerolatency=true repeat-sequence-header=true aud=false \
-         ! video/x-h264,profile=(string)constrained-baseline",
+         vbv-buffer-size=200 rc-lookahead=0 zero-reorder-delay=true zerolatency=true repeat-sequence-header=true \
+         aud=false ! video/x-h264,profile=(string)constrained-baseline",
+        "cudaupload ! cudaconvert ! video/x-raw(memory:CUDAMemory),format=NV12 ! nvcudah264enc name=rov_enc \
+         bitrate=6000 rate-control=cbr rc-mode=cbr preset=p1 tune=ultra-low-latency b-frames=0 bframes=0 gop-size=2560 \
+         vbv-buffer-size=200 rc-lookahead=0 zero-reorder-delay=true zerolatency=true repeat-sequence-header=true \
+         aud=false ! video/x-h264,profile=(string)constrained-baseline",
         "nvh264enc name=rov_enc bitrate=6000 preset=p1 tune=ultra-low-latency rc-mode=cbr zerolatency=true bframes=0 \
          gop-size=-1 vbv-buffer-size=200 rc-lookahead=0 repeat-sequence-header=true aud=false ! \
          video/x-h264,profile=(string)constrained-baseline",
         "v4l2h264enc name=rov_enc \
-         extra-controls=\"controls,repeat_sequence_header=1,video_bitrate=6000000,h264_i_frame_period=2560,h264_minimum_qp_value=5\" \
+         extra-controls=\"controls,repeat_sequence_header=1,video_bitrate=6000000,h264_i_frame_period=2560,\
+         h264_minimum_qp_value=5\" \
          ! video/x-h264,profile=(string){constrained-baseline,baseline},level=(string)4",
         "vapostproc ! video/x-raw(memory:VAMemory),format=NV12 ! vah264enc name=rov_enc bitrate=6000 rate-control=cbr \
          b-frames=0 ref-frames=1 key-int-max=1024 target-usage=6 num-slices=1 aud=false cpb-size=3000 ! \
          video/x-h264,profile=(string)constrained-baseline",
-        "vapostproc ! video/x-raw(memory:VAMemory),format=NV12 ! vah264lpenc name=rov_enc bitrate=6000 rate-control=cbr \
-         b-frames=0 ref-frames=1 key-int-max=1024 target-usage=6 num-slices=1 aud=false cpb-size=3000 ! \
-         video/x-h264,profile=(string)constrained-baseline",
-        "vaapih264enc name=rov_enc bitrate=6000 rate-control=cbr keyframe-period=2560 max-bframes=0 refs=1 cpb-length=33 \
-         tune=low-power ! video/x-h264,profile=(string)constrained-baseline",
-        "vaapih264enc name=rov_enc bitrate=6000 rate-control=cbr keyframe-period=2560 max-bframes=0 refs=1 cpb-length=33 ! \
-         video/x-h264,profile=(string)constrained-baseline",
+        "vapostproc ! video/x-raw(memory:VAMemory),format=NV12 ! vah264lpenc name=rov_enc bitrate=6000 \
+         rate-control=cbr b-frames=0 ref-frames=1 key-int-max=1024 target-usage=6 num-slices=1 aud=false cpb-size=3000 \
+         ! video/x-h264,profile=(string)constrained-baseline",
+        "vaapih264enc name=rov_enc bitrate=6000 rate-control=cbr keyframe-period=2560 max-bframes=0 refs=1 \
+         cpb-length=33 tune=low-power ! video/x-h264,profile=(string)constrained-baseline",
+        "vaapih264enc name=rov_enc bitrate=6000 rate-control=cbr keyframe-period=2560 max-bframes=0 refs=1 \
+         cpb-length=33 ! video/x-h264,profile=(string)constrained-baseline",
         "qsvh264enc name=rov_enc bitrate=6000 low-latency=true rate-control=cbr b-frames=0 ref-frames=1 gop-size=65535 \
          disable-hrd-conformance=true ! video/x-h264,profile=(string)constrained-baseline",
         "amfh264enc name=rov_enc bitrate=6000 usage=ultra-low-latency rate-control=cbr preset=speed b-frames=0 \
          gop-size=2560 aud=false ! video/x-h264,profile=(string){constrained-baseline,baseline}",
-        "mfh264enc name=rov_enc bitrate=6000 low-latency=true rc-mode=cbr bframes=0 gop-size=2560 vbv-buffer-size=25000 ! \
-         video/x-h264,profile=(string)baseline",
-        "vtenc_h264_hw name=rov_enc bitrate=6000 realtime=true allow-frame-reordering=false max-keyframe-interval=2560 ! \
-         video/x-h264,profile=(string){constrained-baseline,baseline}",
+        "mfh264enc name=rov_enc bitrate=6000 low-latency=true rc-mode=cbr bframes=0 gop-size=2560 \
+         vbv-buffer-size=25000 ! video/x-h264,profile=(string)baseline",
+        "vtenc_h264_hw name=rov_enc bitrate=6000 realtime=true allow-frame-reordering=false max-keyframe-interval=2560 \
+         ! video/x-h264,profile=(string){constrained-baseline,baseline}",
         "mpph264enc name=rov_enc bps=6000000 bps-max=6000000 rc-mode=cbr header-mode=each-idr gop=2560 max-reenc=0 \
          profile=baseline ! video/x-h264",
-        "x264enc name=rov_enc bitrate=6000 tune=zerolatency speed-preset=ultrafast vbv-buf-capacity=33 key-int-max=2560 \
-         bframes=0 aud=false threads=2 ! video/x-h264,profile=(string)constrained-baseline",
-        "openh264enc name=rov_enc bitrate=6000000 rate-control=bitrate complexity=low gop-size=2560 slice-mode=n-slices \
-         num-slices=2 multi-thread=2 scene-change-detection=false background-detection=false ! \
+        "x264enc name=rov_enc bitrate=6000 tune=zerolatency speed-preset=ultrafast vbv-buf-capacity=33 \
+         key-int-max=2560 bframes=0 aud=false threads=2 ! video/x-h264,profile=(string)constrained-baseline",
+        "openh264enc name=rov_enc bitrate=6000000 rate-control=bitrate complexity=low gop-size=2560 \
+         slice-mode=n-slices num-slices=2 multi-thread=2 scene-change-detection=false background-detection=false ! \
          video/x-h264,profile=(string)constrained-baseline",
     ];
     assert_eq!(rows(Codec::H264).len(), expected.len());
@@ -83,8 +84,8 @@ fn every_row_of_h265_gives_its_text() {
     let cuda = "bitrate=6000 rate-control=cbr rc-mode=cbr preset=p1 tune=ultra-low-latency b-frames=0 bframes=0 \
                 gop-size=2560 vbv-buffer-size=200 rc-lookahead=0 zero-reorder-delay=true zerolatency=true \
                 repeat-sequence-header=true aud=false";
-    let va = "bitrate=6000 rate-control=cbr b-frames=0 ref-frames=1 key-int-max=1024 target-usage=6 num-slices=1 aud=false \
-              cpb-size=3000";
+    let va = "bitrate=6000 rate-control=cbr b-frames=0 ref-frames=1 key-int-max=1024 target-usage=6 num-slices=1 \
+              aud=false cpb-size=3000";
     let vaapi = "bitrate=6000 rate-control=cbr keyframe-period=2560 max-bframes=0 refs=1 cpb-length=33";
     let vt = "bitrate=6000 realtime=true allow-frame-reordering=false max-keyframe-interval=2560";
     let nvmm = "nvvidconv ! video/x-raw(memory:NVMM),format=NV12";
@@ -108,8 +109,8 @@ fn every_row_of_h265_gives_its_text() {
         format!("{to_cuda} ! nvautogpuh265enc name=rov_enc {cuda} ! {main}"),
         format!("{to_cuda} ! nvcudah265enc name=rov_enc {cuda} ! {main}"),
         format!(
-            "nvh265enc name=rov_enc bitrate=6000 preset=p1 tune=ultra-low-latency rc-mode=cbr zerolatency=true bframes=0 \
-             gop-size=-1 vbv-buffer-size=200 rc-lookahead=0 repeat-sequence-header=true aud=false ! {main}"
+            "nvh265enc name=rov_enc bitrate=6000 preset=p1 tune=ultra-low-latency rc-mode=cbr zerolatency=true \
+             bframes=0 gop-size=-1 vbv-buffer-size=200 rc-lookahead=0 repeat-sequence-header=true aud=false ! {main}"
         ),
         format!(
             "v4l2h265enc name=rov_enc extra-controls=\"controls,repeat_sequence_header=1,video_bitrate=6000000,\
@@ -139,7 +140,8 @@ fn every_row_of_h265_gives_its_text() {
         ),
         format!(
             "x265enc name=rov_enc bitrate=6000 tune=zerolatency speed-preset=ultrafast key-int-max=2560 \
-             option-string=\"bframes=0:rc-lookahead=0:scenecut=0:open-gop=0:info=0:vbv-maxrate=6000:vbv-bufsize=400\" ! {main}"
+             option-string=\"bframes=0:rc-lookahead=0:scenecut=0:open-gop=0:info=0:vbv-maxrate=6000:vbv-bufsize=400\" \
+             ! {main}"
         ),
     ];
     assert_eq!(rows(Codec::H265).len(), expected.len());
@@ -172,8 +174,8 @@ fn a_property_that_the_running_gstreamer_lacks_is_left_out() {
 #[test]
 fn the_relaxed_mode_has_a_slower_preset_a_larger_buffer_and_a_keyframe_every_two_seconds() {
     let relaxed = Settings { low_latency: false, profile: Profile::High, ..settings() };
-    let expected = "x264enc name=rov_enc bitrate=6000 tune=zerolatency speed-preset=veryfast vbv-buf-capacity=500 key-int-max=60 \
-                    bframes=0 aud=false threads=2 ! video/x-h264,profile=(string)high";
+    let expected = "x264enc name=rov_enc bitrate=6000 tune=zerolatency speed-preset=veryfast vbv-buf-capacity=500 \
+                    key-int-max=60 bframes=0 aud=false threads=2 ! video/x-h264,profile=(string)high";
     assert_eq!(row("x264enc").text(&relaxed, &|_, _| true), expected);
 }
 

@@ -112,7 +112,8 @@ fn start(config: &CameraConfig) -> Running {
     start_with(config, "x264enc")
 }
 
-/// Frames come in order, each whole intervals behind the one before, and mostly one. On a busy machine some are missing.
+/// Frames come in order, each whole intervals behind the one before, and mostly one. On a busy machine some are
+/// missing.
 pub(super) fn assert_even(units: &[AccessUnit], interval: Duration, what: &str) {
     let step = |pair: &[AccessUnit]| pair[1].pts.saturating_sub(pair[0].pts).as_secs_f64() / interval.as_secs_f64();
     let mut steps: Vec<_> = units.windows(2).map(step).collect();
@@ -129,9 +130,9 @@ pub(super) fn assert_even(units: &[AccessUnit], interval: Duration, what: &str) 
     assert!(steps[(steps.len() - 1) / 2] < 1.5, "{what}: fewer frames than its rate: intervals {steps:?}");
 }
 
-/// As [`assert_even`], of a file that loops. `take` gives more than a round of it. Where a busy machine opens the file late
-/// the round begins late, as nothing may come in a burst: then more of them are taken, until one is in time. In none of
-/// them does a picture come twice or too early.
+/// As [`assert_even`], of a file that loops. `take` gives more than a round of it. Where a busy machine opens the file
+/// late the round begins late, as nothing may come in a burst: then more of them are taken, until one is in time. In
+/// none of them does a picture come twice or too early.
 pub(super) fn assert_even_rounds(take: impl FnMut() -> Vec<AccessUnit>, interval: Duration, what: &str) {
     let late = |units: &[AccessUnit]| {
         let steps = units.windows(2).map(|pair| pair[1].pts.saturating_sub(pair[0].pts).as_secs_f64());
@@ -237,7 +238,8 @@ fn x265_begins_with_a_keyframe_and_gives_another_on_demand() {
 #[test]
 fn a_changed_bitrate_changes_the_size_of_the_frames() {
     // Rich in detail, but not noise: openh264 cannot bring that below a rate of its own.
-    let source = "videotestsrc is-live=true pattern=zone-plate kx2=20 ky2=20 kt=10 ! video/x-raw,width=320,height=240,framerate=30/1";
+    let source = "videotestsrc is-live=true pattern=zone-plate kx2=20 ky2=20 kt=10 ! \
+                  video/x-raw,width=320,height=240,framerate=30/1";
     let detail = pipeline(source);
     let mean = |units: &[AccessUnit]| units.iter().map(|unit| unit.data.len()).sum::<usize>() / units.len();
     for element in ["x264enc", "openh264enc", "x265enc"] {
@@ -565,7 +567,8 @@ fn what_viewers_cannot_show_is_refused_before_it_is_served() {
 
 #[test]
 fn b_frames_that_show_up_at_run_time_are_refused_once() {
-    let text = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! x264enc bframes=2 b-adapt=false rc-lookahead=2 sync-lookahead=0";
+    let text = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! x264enc \
+                bframes=2 b-adapt=false rc-lookahead=2 sync-lookahead=0";
     let running = start(&pipeline(text));
     let GraphEvent::Refused(reason) = running.event() else { panic!("B-frames must be refused") };
     assert!(reason.contains("B-frames"), "{reason}");
@@ -581,7 +584,8 @@ fn b_frames_that_show_up_at_run_time_are_refused_once() {
 #[test]
 fn a_users_pipeline_may_give_h264_and_takes_keyframe_requests() {
     let running = start(&pipeline(
-        "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! x264enc tune=zerolatency key-int-max=2560",
+        "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! x264enc \
+         tune=zerolatency key-int-max=2560",
     ));
     assert!(running.next().keyframe);
     assert!(running.graph.branches()[0].encoder().is_none());
@@ -918,7 +922,8 @@ fn a_pipeline_that_hangs_does_not_hold_up_its_owner() {
 }
 
 /// Rich in detail, 640x480.
-const DETAIL: &str = "videotestsrc is-live=true pattern=zone-plate kx2=20 ky2=20 kt=10 ! video/x-raw,width=640,height=480,framerate=30/1";
+const DETAIL: &str = "videotestsrc is-live=true pattern=zone-plate kx2=20 ky2=20 kt=10 ! \
+                      video/x-raw,width=640,height=480,framerate=30/1";
 
 pub(super) fn rate(kbps: u32, step: Step) -> Rate {
     Rate { bitrate: Bitrate::from_kbps(kbps), step, pause_until: None }

@@ -1,10 +1,10 @@
 //! When the access units of a stream come from another branch: none is missing, and none comes twice. Pure.
 //!
 //! The next branch is at work beside the former one before anything is decided, so that opening its encoder costs no
-//! time. Then it begins anew, with a keyframe, at a picture that both get: first as a rehearsal, for which nothing waits,
-//! and where that keyframe came in time, once more. From that picture on the units of the former one are held back: they
-//! are for nothing once the keyframe is there, and go out after all where it does not come. So an encoder that is too slow
-//! costs nothing.
+//! time. Then it begins anew, with a keyframe, at a picture that both get: first as a rehearsal, for which nothing
+//! waits, and where that keyframe came in time, once more. From that picture on the units of the former one are held
+//! back: they are for nothing once the keyframe is there, and go out after all where it does not come. So an encoder
+//! that is too slow costs nothing.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

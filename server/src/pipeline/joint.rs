@@ -140,8 +140,8 @@ impl Joint {
     }
 
     /// Has another branch, made beside the one at work, take over from it at a keyframe, and ends the former one within
-    /// `limit`. No picture is missing then. `rate`: what the viewers' links allow, of the bit rate as `plan` says. Waits some seconds at most; where it
-    /// does not come to life, the one at work goes on.
+    /// `limit`. No picture is missing then. `rate`: what the viewers' links allow, of the bit rate as `plan` says.
+    /// Waits some seconds at most; where it does not come to life, the one at work goes on.
     pub fn replace(
         &self,
         plan: &BranchPlan,
@@ -168,7 +168,8 @@ impl Joint {
         result
     }
 
-    /// Whether a branch like this comes to life beside the one at work: hardware may encode so many streams and no more.
+    /// Whether a branch like this comes to life beside the one at work: hardware may encode so many streams and no
+    /// more.
     pub fn has_room_for(&self, plan: &BranchPlan, source_codec: Codec, limit: Duration) -> bool {
         let (former, next) =
             (self.capture.branch(self.stream), Arc::new(Branch::new(self.stream, plan, Instant::now())));
@@ -267,8 +268,8 @@ impl Joint {
         }
     }
 
-    /// The next branch begins anew with a keyframe, at the next picture that comes to the tee. That is settled before any
-    /// branch has it: the former one may be through with it before the next one gets it.
+    /// The next branch begins anew with a keyframe, at the next picture that comes to the tee. That is settled before
+    /// any branch has it: the former one may be through with it before the next one gets it.
     fn begin_anew(&self, next: &Arc<Branch>) {
         lock(&next.valve).shut();
         let Some(pad) = self.tee.static_pad("sink") else { return };
@@ -399,8 +400,9 @@ pub(super) fn add_entrance(tail: &gst::Bin, branch: &Arc<Branch>) -> Result<(), 
             enter(&of_several, || gst::ProxyPad::chain_list_default(pad, parent, list))
         })
         .build();
-    // They would wait for the encoder, and the source with all other streams for them: a source asks anew with each change
-    // of its pictures. What memory it gives them in is its own, as branches come and go; all take rows of any length.
+    // They would wait for the encoder, and the source with all other streams for them: a source asks anew with each
+    // change of its pictures. What memory it gives them in is its own, as branches come and go; all take rows of any
+    // length.
     entrance.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| match info.query_mut() {
         Some(query) if query.is_serialized() => match query.view_mut() {
             gst::QueryViewMut::Allocation(allocation) => {

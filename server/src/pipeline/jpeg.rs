@@ -1,6 +1,6 @@
-//! Leaves out damaged JPEG pictures of a source. One that is cut off ends the pipeline in `jpegparse`, and is left out in
-//! front of whatever takes it apart. Of one that misses something in its middle, decoders show the rest grey, and those of
-//! GStreamer tell nobody (`jpegdec` ignores what libjpeg says): it is left out behind the decoder.
+//! Leaves out damaged JPEG pictures of a source. One that is cut off ends the pipeline in `jpegparse`, and is left out
+//! in front of whatever takes it apart. Of one that misses something in its middle, decoders show the rest grey, and
+//! those of GStreamer tell nobody (`jpegdec` ignores what libjpeg says): it is left out behind the decoder.
 
 pub mod entropy;
 

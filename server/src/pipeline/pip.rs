@@ -535,8 +535,8 @@ fn paste(large: &mut I420, place: &Place, small: &gst::Sample) -> bool {
 }
 
 /// These caps in the form in which GStreamer always writes them, so that what differs between cameras is not only how
-/// they say the same; none where they are not raw video. `rate`: that of the large pictures, of which the first decides,
-/// as a rate that changes is a new stream to the encoder.
+/// they say the same; none where they are not raw video. `rate`: that of the large pictures, of which the first
+/// decides, as a rate that changes is a new stream to the encoder.
 fn usual(caps: &gst::Caps, rate: Option<&mut Option<gst::Fraction>>) -> Option<gst::Caps> {
     let video = gst_video::VideoInfo::from_caps(caps)
         .ok()

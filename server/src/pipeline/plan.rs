@@ -37,8 +37,8 @@ pub const OUT: &str = "rov_out";
 pub const TEE: &str = "rov_tee";
 pub const FLIP: &str = "rov_flip";
 
-/// The raw frame that waits for the encoder: one (those that are too many are left out at the queue, by `decimate`), and
-/// the newest wins, so that a slow encoder costs frames and not delay.
+/// The raw frame that waits for the encoder: one (those that are too many are left out at the queue, by `decimate`),
+/// and the newest wins, so that a slow encoder costs frames and not delay.
 const LEAKY: &str = "queue name=rov_raw max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
 
 /// Access units leave in a callback that only hands over, so that two never wait here; the bound is for a stalled

@@ -23,8 +23,8 @@ pub enum Problem {
     Format(&'static str),
 }
 
-/// What is wrong with an access unit, by its parameter sets and the header of its first slice alone, or by the headers of
-/// a JPEG picture.
+/// What is wrong with an access unit, by its parameter sets and the header of its first slice alone, or by the headers
+/// of a JPEG picture.
 pub fn problem(codec: Codec, au: &[u8]) -> Option<Problem> {
     if codec == Codec::Mjpeg {
         let problem = jpeg::parse(au).err().filter(|problem| *problem != jpeg::NOT_WHOLE);
@@ -265,8 +265,8 @@ mod tests {
         let late = refusal(Codec::H264, Problem::NoKeyframeFor(Duration::from_secs(8)), SourceKind::Rtsp);
         assert_eq!(
             late,
-            "the H.264 stream has sent no keyframe (IDR) for over 8 s, with which alone viewers can start; set the camera's \
-             keyframe interval (GOP) to a second or two, or take another of its streams"
+            "the H.264 stream has sent no keyframe (IDR) for over 8 s, with which alone viewers can start; set the \
+             camera's keyframe interval (GOP) to a second or two, or take another of its streams"
         );
         let none = refusal(Codec::H264, Problem::NoKeyframes, SourceKind::Stdin);
         assert!(none.contains("has no keyframes (IDR), with which"), "{none}");

@@ -137,7 +137,8 @@ fn choose_from(
         |tried: &[Tried]| tried.iter().map(|t| format!("{}: {}", t.element, t.outcome)).collect::<Vec<_>>().join("; ");
     Err(NoEncoder(match choice {
         EncoderChoice::Auto => format!(
-            "no {} encoder works, install {} or the one of your hardware, or lower --width, --height and --fps; tried {}",
+            "no {} encoder works, install {} or the one of your hardware, or lower --width, --height and --fps; tried \
+             {}",
             codec.title(),
             match codec {
                 Codec::H264 => "gstreamer1.0-plugins-ugly (x264enc)",
@@ -190,7 +191,8 @@ fn trial_text(row: &EncoderRow, settings: &Settings, has: HasProperty) -> String
     let rate = settings.fps.map_or_else(String::new, |fps| format!(",framerate={}/{}", fps.num, fps.den));
     // Some hand out the first frame only when they have several.
     format!(
-        "videotestsrc num-buffers=10 ! video/x-raw,format={}{size}{rate} ! {} ! {} ! fakesink name=rov_out sync=false signal-handoffs=false",
+        "videotestsrc num-buffers=10 ! video/x-raw,format={}{size}{rate} ! {} ! {} ! fakesink name=rov_out sync=false \
+         signal-handoffs=false",
         row.format,
         row.text_from_system(settings, has),
         source::access_units(row)

@@ -74,7 +74,8 @@ pub fn video(path: &Path, head_text: &str) -> Result<(), String> {
     // end.
     if beginning(path)?.starts_with(b"GIF8") {
         return Err(format!(
-            "{name}: is a GIF animation, which GStreamer does not read to its end; convert it: ffmpeg -i FILE.gif -pix_fmt yuv420p FILE.mp4"
+            "{name}: is a GIF animation, which GStreamer does not read to its end; convert it: ffmpeg -i FILE.gif \
+             -pix_fmt yuv420p FILE.mp4"
         ));
     }
     let Look { frames, ended, error, missing } = look(path, head_text, VIDEO_FRAMES, |_| false)?;

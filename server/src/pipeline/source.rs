@@ -1,8 +1,8 @@
 //! Sources as launch text: what stands before the seam to `plan`'s tail. Pure: what the machine has comes in as
 //! [`Machine`].
 //!
-//! A source's text ends in raw video or in a coded stream as [`SourceMedia`] says; `plan` adds the rest. Which camera is meant
-//! is found in `cameras`.
+//! A source's text ends in raw video or in a coded stream as [`SourceMedia`] says; `plan` adds the rest. Which camera
+//! is meant is found in `cameras`.
 
 mod cameras;
 mod coded;
@@ -226,7 +226,8 @@ fn webcam(wanted: &EncodeConfig, alone: bool, camera: &Camera) -> Source {
         // A picture that waits for the JPEG decoder is old: the same rule as before the encoder.
         Encoding::Jpeg => (
             format!(
-                "image/jpeg{caps} ! queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream ! jpegdec"
+                "image/jpeg{caps} ! queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream ! \
+                 jpegdec"
             ),
             SourceMedia::Raw,
         ),

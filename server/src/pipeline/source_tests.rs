@@ -74,8 +74,8 @@ fn an_ip_camera_is_taken_apart_by_its_codec_and_its_address_is_not_in_the_text()
     let h264 = source(&config, &machine(&|_, _| false)).unwrap();
     assert_eq!(
         h264.text,
-        "rtspsrc name=rov_rtsp latency=40 protocols=udp+tcp timeout=2000000 tcp-timeout=5000000 udp-buffer-size=2097152 \
-         ! application/x-rtp,media=video,encoding-name=H264 ! rtph264depay \
+        "rtspsrc name=rov_rtsp latency=40 protocols=udp+tcp timeout=2000000 tcp-timeout=5000000 \
+         udp-buffer-size=2097152 ! application/x-rtp,media=video,encoding-name=H264 ! rtph264depay \
          ! video/x-h264,stream-format=avc,alignment=au ! h264parse config-interval=-1 \
          ! video/x-h264,stream-format=byte-stream,alignment=au"
     );
@@ -190,7 +190,8 @@ fn a_webcam_gives_raw_jpeg_or_h264_as_it_offers() {
     );
     let h264 = format!("{start} video/x-h264,{size},framerate=30/1 ! {}", parsed(Codec::H264));
     assert_eq!(text(vec![mode(Encoding::H264, 30)]), (h264, SourceMedia::Encoded, false));
-    // Where MJPEG is wanted, a camera's own is taken before all else, unless something has to be done with the pictures.
+    // Where MJPEG is wanted, a camera's own is taken before all else, unless something has to be done with the
+    // pictures.
     let mjpeg = EncodeConfig { codec: Codec::Mjpeg, ..EncodeConfig::default() };
     let raw = Encoding::Raw("YUY2".to_owned());
     let both = camera("/dev/video0", "C920", vec![mode(raw, 60), mode(Encoding::Jpeg, 30)]);
@@ -243,7 +244,8 @@ fn csi_cameras_of_jetson_and_pi() {
     let jetson =
         "nvarguscamerasrc sensor-id=\"0\" ! video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=30/1";
     assert_eq!(text(0, "0"), (jetson.to_owned(), SourceMedia::Nvmm));
-    let pi = "libcamerasrc camera-name=\"/base/soc/i2c0mux/i2c@1/imx219@10\" ! video/x-raw,format=NV12,width=1920,height=1080,framerate=30/1";
+    let pi = "libcamerasrc camera-name=\"/base/soc/i2c0mux/i2c@1/imx219@10\" ! \
+              video/x-raw,format=NV12,width=1920,height=1080,framerate=30/1";
     assert_eq!(text(1, "/base/soc/i2c0mux/i2c@1/imx219@10"), (pi.to_owned(), SourceMedia::Raw));
     let missing = source(&config(SourceKind::Csi), &machine(&|_, _| false)).unwrap_err();
     assert!(missing.0.starts_with("no CSI camera found: needs nvarguscamerasrc"), "{}", missing.0);
@@ -300,7 +302,8 @@ fn a_users_pipeline_may_end_in_raw_or_h264() {
     let config =
         SourceConfig { pipeline: Some(" videotestsrc is-live=true ! ".to_owned()), ..config(SourceKind::Pipeline) };
     let source = source(&config, &machine(&|_, _| false)).unwrap();
-    let text = "videotestsrc is-live=true ! capsfilter name=rov_end caps=\"video/x-raw;video/x-raw(memory:NVMM);video/x-h264\"";
+    let text = "videotestsrc is-live=true ! capsfilter name=rov_end \
+                caps=\"video/x-raw;video/x-raw(memory:NVMM);video/x-h264\"";
     assert_eq!((source.text.as_str(), source.output), (text, SourceMedia::ByCaps));
 }
 

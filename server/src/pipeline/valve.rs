@@ -1,5 +1,5 @@
-//! Which pictures go to an encoder that rests now and then, and which of those that it gives go out: what was in it when
-//! it was shut would come out when it is opened, and old pictures would look live. Pure.
+//! Which pictures go to an encoder that rests now and then, and which of those that it gives go out: what was in it
+//! when it was shut would come out when it is opened, and old pictures would look live. Pure.
 
 use std::time::Duration;
 

@@ -78,7 +78,8 @@ pub enum Kind {
 /// Of a group.
 pub struct Field {
     pub name: &'static str,
-    /// In the configuration file: given there, it is locked. Empty: the setting's is that of all, or it is never locked.
+    /// In the configuration file: given there, it is locked. Empty: the setting's is that of all, or it is never
+    /// locked.
     pub key: &'static str,
     pub kind: Kind,
 }

@@ -27,8 +27,8 @@ pub struct NoSuchStream {
 }
 
 impl Streams {
-    /// Of camera, stream and codec each, one at least; and what is asked of each, in the same order. All times of capture
-    /// are by `clock`.
+    /// Of camera, stream and codec each, one at least; and what is asked of each, in the same order. All times of
+    /// capture are by `clock`.
     pub fn new<'a>(
         all: impl IntoIterator<Item = (&'a str, &'a str, Codec)>,
         clock: CaptureClock,

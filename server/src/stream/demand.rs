@@ -23,8 +23,8 @@ pub enum Control {
 
 /// Requests that wait for the supervisor. What is wanted lies in [`Demand`] too, where the supervisor looks by itself.
 pub const CONTROL_CAPACITY: usize = 16;
-/// A keyframe that has not come so long after it was asked for is asked for again. A request may be lost on its way, and
-/// a viewer that has not got any packet yet cannot repeat it.
+/// A keyframe that has not come so long after it was asked for is asked for again. A request may be lost on its way,
+/// and a viewer that has not got any packet yet cannot repeat it.
 const KEYFRAME_OVERDUE: Duration = Duration::from_secs(1);
 
 pub struct Demand {
@@ -133,8 +133,8 @@ impl Demand {
         *lock(&self.least_decoder)
     }
 
-    /// What the encoder makes without a limit is another. Whoever sets the rate knows it soon; until then the former one
-    /// is no limit.
+    /// What the encoder makes without a limit is another. Whoever sets the rate knows it soon; until then the former
+    /// one is no limit.
     pub fn ceiling_changed(&self, before: Bitrate, now: Bitrate) {
         if let Some(rate) = lock(&self.rate).as_mut() {
             rate.bitrate = if rate.bitrate < before { rate.bitrate.min(now) } else { now };

@@ -134,8 +134,8 @@ impl Handle {
         self.current.get()
     }
 
-    /// Has a stream, by its place in the configuration, encoded like this from now on. Waits until it is, or until it is
-    /// clear that it cannot be.
+    /// Has a stream, by its place in the configuration, encoded like this from now on. Waits until it is, or until it
+    /// is clear that it cannot be.
     pub async fn change(&self, stream: usize, encode: EncodeConfig) -> Result<Applied, Refused> {
         self.ask(Wanted::Encode { stream, encode }).await
     }

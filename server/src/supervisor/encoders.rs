@@ -43,7 +43,8 @@ impl StreamEncoder {
         }
     }
 
-    /// Its stream has ended, which was well for so long. After a short life it says nothing new when pictures come again.
+    /// Its stream has ended, which was well for so long. After a short life it says nothing new when pictures come
+    /// again.
     fn ended(&mut self, well_for: Option<Duration>) {
         if well_for.is_some_and(|time| time > HEALTHY_AFTER) {
             self.announced.reset();

@@ -222,8 +222,8 @@ mod tests {
             assert_eq!(Link::default().take(datagram, HERE, &board, now), Ok(()));
             let values = board.values(now);
             let all: Vec<_> = values.iter().map(|(name, value)| format!("{name} {}", value.text)).collect();
-            let depth_is_by_the_hud = "battery 15.2 V, depth 2.5 m, heading 270°, pitch -11°, roll 6°, temperature 4.1 °C, \
-                                       time 22:13:20";
+            let depth_is_by_the_hud = "battery 15.2 V, depth 2.5 m, heading 270°, pitch -11°, roll 6°, temperature 4.1 \
+                                       °C, time 22:13:20";
             assert_eq!(all.join(", "), depth_is_by_the_hud);
         }
     }

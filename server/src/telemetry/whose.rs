@@ -1,4 +1,5 @@
-//! Whose values are shown: those of one sender at a time, as another vehicle's depth is not this one's. Pure: takes `now`.
+//! Whose values are shown: those of one sender at a time, as another vehicle's depth is not this one's. Pure: takes
+//! `now`.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,6 +1,6 @@
-//! Failed logins of each address, over all its connections: some at once, then one at a time. The same wrong login again
-//! is no guess, and does not count: a program with an old password keeps nobody else behind its address out. Pure: takes
-//! `now`.
+//! Failed logins of each address, over all its connections: some at once, then one at a time. The same wrong login
+//! again is no guess, and does not count: a program with an old password keeps nobody else behind its address out.
+//! Pure: takes `now`.
 //!
 //! Who goes on with different passwords from the pilot's own address takes the few places of those that wait, and so a
 //! right password may not get one. To let what is right through before its turn would tell a guesser at once which

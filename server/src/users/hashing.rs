@@ -21,7 +21,8 @@ const MAX_COST: (u32, u32, u32) = (64 << 10, 16, 4);
 pub enum HashError {
     #[error("is no Argon2 hash: rov-server passwd makes one")]
     NotArgon2,
-    #[error("costs too much to check (m={}, t={}, p={} at most): rov-server passwd makes another", MAX_COST.0, MAX_COST.1, MAX_COST.2)]
+    #[error("costs too much to check (m={}, t={}, p={} at most): rov-server passwd makes \
+             another", MAX_COST.0, MAX_COST.1, MAX_COST.2)]
     TooCostly,
 }
 

@@ -67,7 +67,8 @@ pub struct Senders {
     watched: Option<Watched>,
     /// Counts the streams. The decoder never sees the senders' own numbers, since it ignores those that it had before.
     stream: u32,
-    /// Machines whose video is not watched, each once, in the order first heard; of the watched machine, each other stream.
+    /// Machines whose video is not watched, each once, in the order first heard; of the watched machine, each other
+    /// stream.
     beside: Vec<Heard>,
     /// Of packets that carry no video.
     other: Option<(u8, Instant)>,

@@ -1,5 +1,5 @@
-//! The table of times beside a file: its rows, and how it is written anew once pictures came late. What was measured stands
-//! in the file alone: hours of it would take too much memory.
+//! The table of times beside a file: its rows, and how it is written anew once pictures came late. What was measured
+//! stands in the file alone: hours of it would take too much memory.
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};

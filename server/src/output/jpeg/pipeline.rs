@@ -1,7 +1,8 @@
 //! The pipeline that makes JPEG pictures, and what feeds it.
 //!
 //! ```text
-//! appsrc ! decodebin ! tee ! leaky queue(1) ! convert ! jpegenc ! appsink              (a snapshot, while one is wanted)
+//! appsrc ! decodebin ! tee ! leaky queue(1) ! convert ! jpegenc ! appsink              (a snapshot, while one is
+//! wanted)
 //!                      tee ! leaky queue(1) ! scale ! convert ! jpegenc ! appsink      (previews, at the rate that is wanted)
 //! ```
 //!
@@ -156,8 +157,8 @@ fn text(codec: Codec, software: bool, has_property: &dyn Fn(&str, &str) -> bool)
     let newest = "max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
     let sink = "sync=false async=false max-buffers=1 drop=true";
     format!(
-        "appsrc name=in is-live=true format=time max-bytes=0 caps=\"{caps}\" ! decodebin{software} ! {download}tee name=pictures \
-         pictures. ! queue name=whole {newest} ! videoconvert ! {COLOURS} ! jpegenc quality=85 \
+        "appsrc name=in is-live=true format=time max-bytes=0 caps=\"{caps}\" ! decodebin{software} ! {download}tee \
+         name=pictures pictures. ! queue name=whole {newest} ! videoconvert ! {COLOURS} ! jpegenc quality=85 \
          ! appsink name=whole_out {sink} \
          pictures. ! queue name=preview {newest} ! videoscale \
          ! video/x-raw,width=[16,{PREVIEW_WIDTH},2],height=[16,8192,2],pixel-aspect-ratio=1/1 \

@@ -56,8 +56,8 @@ impl Along {
         this
     }
 
-    /// What is read next begins so. In the middle of a packet it looks otherwise, and of less than the headers it cannot
-    /// be told what it is.
+    /// What is read next begins so. In the middle of a packet it looks otherwise, and of less than the headers it
+    /// cannot be told what it is.
     fn note(&mut self, next: &[u8]) {
         self.is_whole = false;
         // RFC 2326 section 10.12.

@@ -471,8 +471,8 @@ impl State {
         if mjpeg { previews.fed() } else { feeder.fed() }
     }
 
-    /// Whom each stream is sent to as it is; previews have a rate of their own. However often an address plays a stream,
-    /// it counts once, as a group does: by many sessions it would leave nothing for each.
+    /// Whom each stream is sent to as it is; previews have a rate of their own. However often an address plays a
+    /// stream, it counts once, as a group does: by many sessions it would leave nothing for each.
     fn takers(&self) -> Vec<Taker> {
         let known = lock(&self.known);
         let mut counted = HashSet::new();

@@ -158,8 +158,8 @@ fn new(
     for element in ["appsrc", payloader, "rtpbin", "udpsink"] {
         ensure!(
             exists(element),
-            "the GStreamer element {element} is missing: install gstreamer1.0-plugins-base and gstreamer1.0-plugins-good, \
-             or leave RTSP out of --transport"
+            "the GStreamer element {element} is missing: install gstreamer1.0-plugins-base and \
+             gstreamer1.0-plugins-good, or leave RTSP out of --transport"
         );
     }
     let factory: Factory = glib::Object::new();
@@ -277,8 +277,8 @@ fn configure_elements(media: &rtsp::RTSPMedia) {
 }
 
 /// Digest authentication (RFC 7616 with MD5, which is what players know) of the one user whose password is known, and
-/// basic if that is wished. Else basic alone, as hashes and tokens cannot be compared with a digest, and players that are
-/// offered both take the digest. What basic authentication gives is looked at by `admission`.
+/// basic if that is wished. Else basic alone, as hashes and tokens cannot be compared with a digest, and players that
+/// are offered both take the digest. What basic authentication gives is looked at by `admission`.
 pub(super) fn ask_for_password(auth: &Gate, factories: &[Factory], digest: Option<&Credentials>, basic: bool) {
     let Some(Credentials { user, password }) = digest else {
         auth.set_supported_methods(RTSPAuthMethod::Basic);

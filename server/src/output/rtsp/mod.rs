@@ -152,8 +152,8 @@ impl RtspOutput {
         let sessions = server.session_pool().context("RTSP: no session pool")?;
         let source = server.create_source(gio::Cancellable::NONE).map_err(|error| {
             anyhow!(
-                "cannot listen on TCP {host}:{} for RTSP ({error}): choose another port with --rtsp-port, or leave RTSP \
-                 out of --transport",
+                "cannot listen on TCP {host}:{} for RTSP ({error}): choose another port with --rtsp-port, or leave \
+                 RTSP out of --transport",
                 config.port
             )
         })?;
@@ -187,8 +187,8 @@ impl RtspOutput {
             }
             care.destroy();
             source.destroy();
-            // Before the end is told, whereupon the context goes: GLib before 2.80 uses it after it is freed where the last
-            // of its sources go at the same time.
+            // Before the end is told, whereupon the context goes: GLib before 2.80 uses it after it is freed where the
+            // last of its sources go at the same time.
             drop((care, source, server, run, owned));
         })?;
         Ok(Self {

@@ -87,7 +87,8 @@ const LOWER: f64 = 0.8;
 const GREW: f64 = 1.1;
 /// One that lasts longer is none: the link carries less.
 const LONGEST_BURST: Duration = Duration::from_secs(2);
-/// What a link loses whatever is sent, for viewers that tell nothing better: the least of so long, and no more than this.
+/// What a link loses whatever is sent, for viewers that tell nothing better: the least of so long, and no more than
+/// this.
 const OWN_LOSS_SPAN: Duration = Duration::from_secs(30);
 const MOST_OWN_LOSS: f64 = 0.05;
 /// Congestion again within this is the same one.
@@ -308,8 +309,8 @@ impl Estimator {
         }
     }
 
-    /// The viewer was heard, and has told nothing of what was sent to it for so long. Where no queue is found afterwards,
-    /// it was lost, and the estimate is as before.
+    /// The viewer was heard, and has told nothing of what was sent to it for so long. Where no queue is found
+    /// afterwards, it was lost, and the estimate is as before.
     pub fn on_silence(&mut self, now: Instant, unreported: Duration) {
         let is_blind = self.last_report.is_some_and(|at| now.saturating_duration_since(at) > BLIND);
         if is_blind && unreported > BLIND && self.before_blind.is_none() {

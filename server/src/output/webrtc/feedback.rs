@@ -43,8 +43,8 @@ const PACKET_BITS: f64 = 1_250.0 * 8.0;
 const REPEAT_AFTER: Duration = Duration::from_millis(3);
 /// It reports losses: it asked for packets in the last so many seconds.
 const LOSSY_FOR: Duration = Duration::from_secs(2);
-/// Not while a queue stands on the way that is longer than this, which more packets would make longer still; nor where no
-/// report tells of it, for so long.
+/// Not while a queue stands on the way that is longer than this, which more packets would make longer still; nor where
+/// no report tells of it, for so long.
 const REPEAT_QUEUE: Duration = Duration::from_millis(12);
 const REPORT_AGE: Duration = Duration::from_millis(500);
 /// Waiting to be sent a second time; beyond, none are added.
@@ -65,8 +65,8 @@ struct Shared {
     sent: Option<(Anchor, u32)>,
 }
 
-/// The sessions of all viewers by their public names, for who asks what was sent to them without the media thread. Cheap
-/// to clone.
+/// The sessions of all viewers by their public names, for who asks what was sent to them without the media thread.
+/// Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Pictures(Arc<Mutex<HashMap<String, Weak<Mutex<Shared>>>>>);
 

@@ -1,9 +1,9 @@
 //! Whether the scans of a JPEG picture hold all of its blocks (ITU-T T.81). Pure.
 //!
-//! Only the lengths of the Huffman codes are looked at: nothing is decoded. It takes a third of what decoding takes, and
-//! so is asked only about pictures of which a decoder has made something suspicious. Limits: a picture that is neither
-//! baseline nor extended sequential with 8 bits (progressive, arithmetic, lossless), or whose height comes behind its
-//! scan, counts as whole.
+//! Only the lengths of the Huffman codes are looked at: nothing is decoded. It takes a third of what decoding takes,
+//! and so is asked only about pictures of which a decoder has made something suspicious. Limits: a picture that is
+//! neither baseline nor extended sequential with 8 bits (progressive, arithmetic, lossless), or whose height comes
+//! behind its scan, counts as whole.
 
 use std::cell::OnceCell;
 
@@ -164,8 +164,8 @@ pub fn scan_has_zeros(picture: &[u8]) -> bool {
     header(picture, |_, _| ()).is_some_and(has_zeros)
 }
 
-/// In each interval between two restarts the pixel that is decoded last, of a baseline picture with one scan: where data
-/// was missing, it is grey. Empty where that is not known.
+/// In each interval between two restarts the pixel that is decoded last, of a baseline picture with one scan: where
+/// data was missing, it is grey. Empty where that is not known.
 pub fn ends_of_intervals(picture: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     let (mut frame, mut restart) = (None, 0);
     header(picture, |marker, segment| match marker {
@@ -261,8 +261,8 @@ fn take_interval<'a>(mut data: &'a [u8], bytes: &mut Vec<u8>) -> &'a [u8] {
     }
 }
 
-/// How many of the `bytes` hold so many MCUs of these blocks; none where they do not. More means nothing to decoders, and
-/// cameras write it. Nor do bits of the last byte that are not there: they are zeros to decoders.
+/// How many of the `bytes` hold so many MCUs of these blocks; none where they do not. More means nothing to decoders,
+/// and cameras write it. Nor do bits of the last byte that are not there: they are zeros to decoders.
 fn coded_bytes(bytes: &mut Vec<u8>, units: usize, blocks: &[(&Codes, &Codes)]) -> Option<usize> {
     let length = bytes.len();
     bytes.resize(length + BEHIND, 0);

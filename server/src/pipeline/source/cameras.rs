@@ -206,7 +206,9 @@ pub(super) fn find_csi<'a>(config: &'a SourceConfig, machine: &'a Machine) -> Re
         let list: Vec<_> = machine.csi.iter().map(|camera| camera.id.clone()).collect();
         let wanted = config.device.as_deref().unwrap_or("camera");
         Missing(match list.is_empty() {
-            true => "no CSI camera found: needs nvarguscamerasrc (Jetson) or libcamerasrc (Raspberry Pi) and a camera on the connector".to_owned(),
+            true => "no CSI camera found: needs nvarguscamerasrc (Jetson) or libcamerasrc (Raspberry Pi) and a camera \
+                     on the connector"
+                .to_owned(),
             false => format!("no CSI {wanted}: there is {}", list.join(", ")),
         })
     })

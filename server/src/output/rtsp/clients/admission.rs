@@ -65,8 +65,8 @@ impl State {
         !self.needs_login(context) || self.knows(context, client, host)
     }
 
-    /// Whether what a request is for can be had now: asked of who has logged in, where that is needed, as the others are
-    /// told nothing. If not, it has been answered, or waits.
+    /// Whether what a request is for can be had now: asked of who has logged in, where that is needed, as the others
+    /// are told nothing. If not, it has been answered, or waits.
     pub(super) fn serves(&self, context: &rtsp::RTSPContext) -> bool {
         let Some(client) = context.client() else { return true };
         let Some(host) = self.with(client, |known| known.host) else { return true };
@@ -131,7 +131,8 @@ impl State {
         given.filter(|_| self.rules.takes_basic).and_then(|given| Login::parse(&given))
     }
 
-    /// Finds out who logs in in clear, if somebody does; false while the password is hashed, for which the request waits.
+    /// Finds out who logs in in clear, if somebody does; false while the password is hashed, for which the request
+    /// waits.
     fn knows(&self, context: &rtsp::RTSPContext, client: &rtsp::RTSPClient, host: IpAddr) -> bool {
         let (Some(login), users) = (self.basic_login(context), &self.rules.seats.users) else { return true };
         let mark = users.mark(&login);
