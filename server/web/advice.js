@@ -156,13 +156,9 @@ export function duration(ms) {
   return s < 7200 ? `${Math.floor(s / 60)} min` : `${Math.floor(s / 3600)} h`
 }
 
-/**
- * The name of a snapshot's file: server, and the time at which the picture was presented. One that is not live says so.
- */
-export function snapshotName(server, time, age) {
-  const two = n => String(n).padStart(2, "0")
-  const day = `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())}`
-  const clock = `${two(time.getHours())}-${two(time.getMinutes())}-${two(time.getSeconds())}`
-  const safe = (server || "rov").replace(/[^\p{L}\p{N}._-]+/gu, "_")
-  return `${safe}_${day}_${clock}${age > STALE_MS ? "_not-live" : ""}.png`
+/** The name of a file of that time, without its ending; as rov-client's. */
+export function fileName(time, { vehicle, camera, stream }, ...words) {
+  const names = [vehicle, camera, stream.split("/").at(-1), ...words].filter(Boolean)
+  const safe = names.join("_").replace(/[^A-Za-z0-9_-]/g, "-")
+  return `${time.toISOString().replace("T", "_").replaceAll(":", "-")}_${safe}`
 }

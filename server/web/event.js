@@ -2,6 +2,7 @@
 // the browser, and another one with the clip, which are unpacked into the folder of the dive: then it is as rov-client's
 // events, and `rov-client report` reads it.
 
+import { fileName } from "./advice.js"
 import { CLIP_MS, fetchClip, keepFile } from "./clip.js"
 import { zip } from "./zip.js"
 
@@ -12,8 +13,6 @@ const CLIP_S = 11
 const RETRY_MS = 3000
 /** Where the server does not say how much it keeps. */
 const KEPT_S = 26.5
-/** Of a picture that is older the place is not known: telemetry is that of the moment. */
-const PLACE_MS = 1000
 /** More are not fetched at once: picture and text are saved without. */
 const MOST_CLIPS = 3
 let clips = 0
@@ -22,41 +21,26 @@ const failed = error => ({ failed: error?.message ?? String(error) })
 const part = (file, bytes) => bytes.failed ? bytes : { file, bytes }
 const pause = ms => new Promise(resolve => setTimeout(resolve, ms))
 
-/** Names in those of files; as rov-client's. */
-const plain = text => text.replace(/[^A-Za-z0-9_-]/g, "-")
-
-/** In metres, degrees; of the telemetry's fields of these names. */
-function placeOf(telemetry) {
-  const place = {}
-  for (const name of ["latitude", "longitude", "depth", "heading"]) {
-    const field = telemetry[name]
-    // A unit of the user's own choice may be written behind a depth.
-    if (typeof field?.value === "number" && (name !== "depth" || field.text.endsWith(" m"))) place[name] = field.value
-  }
-  return place
-}
-
 /** An event that cannot be saved. Its text is typed all the same: letters would be keys. */
 export const refused = reason => ({ cancel() {}, save: async () => `No event was saved: ${reason}` })
 
 /** An event that begins now; its text is said later. */
 export class Note {
   /**
-   * `picture`: a promise of a PNG. `time`: when it was shown, as the browser knows it, `age` ms ago. `server`: the id of the
-   * one that has the clip, if known; `kept`: the seconds that it keeps; `noClip`: why there is none.
+   * `picture`: a promise of a PNG, taken at `time`. `server`: the id of the one that has the clip, if known; `kept`: the
+   * seconds that it keeps; `noClip`: why there is none.
    */
-  constructor({ vehicle, camera, stream, time, age, remarks, telemetry, picture, server, kept, noClip }) {
+  constructor({ vehicle, camera, stream, time, remarks, place, telemetry, picture, server, kept, noClip }) {
     this.time = time
     this.stop = new AbortController()
     this.picture = picture.then(blob => blob.arrayBuffer()).catch(failed)
     this.clip = noClip ? Promise.resolve(failed(noClip)) : this.fetch(stream, server, kept ?? KEPT_S).catch(failed)
     this.event = {
       captured: `${time.toISOString().slice(0, -1)}000Z`,
-      vehicle, place: age > PLACE_MS ? {} : placeOf(telemetry), telemetry,
+      vehicle, place, telemetry,
     }
     this.of = { camera, stream, captured: this.event.captured, remarks }
-    const names = [vehicle, camera, stream.split("/").at(-1), "event"].filter(Boolean)
-    this.name = `${time.toISOString().replace("T", "_").replaceAll(":", "-")}_${plain(names.join("_"))}`
+    this.name = fileName(time, { vehicle, camera, stream }, "event")
   }
 
   /** Once the seconds after it are there. */

@@ -1,11 +1,12 @@
 // The viewer page: what is on the screen, state, buttons. What is decided is in advice.js.
 
-import { STALE_MS, doubtful, duration, isMoving, snapshotName, tabTitle, view } from "./advice.js"
+import { STALE_MS, doubtful, duration, fileName, isMoving, tabTitle, view } from "./advice.js"
 import { figures } from "./figures.js"
 import { logIn, onLost, takeToken, whoIs } from "./login.js"
 import { MAX_TILES, lineup, told, tiles } from "./lineup.js"
 import { Place, notices } from "./place.js"
 import { keepFile, saveClip } from "./clip.js"
+import { placeOf, withExif } from "./exif.js"
 import { Note, refused } from "./event.js"
 import { serverStats } from "./session.js"
 import { List, state as recordingState } from "./recordings.js"
@@ -23,6 +24,10 @@ const TOLD_BOUND_MS = 50
 const TOAST_MS = 5000
 /** What a clip has without `?seconds=`, where so much is kept. */
 const CLIP_S = 30
+/** Of a picture that is older the place is not known: telemetry is that of now. */
+const PLACE_MS = 1000
+/** A clock that says less was not set, in ms since 1970. */
+const FIRST_TIME = Date.UTC(2025, 0)
 /** It is said so often that a clip has not come yet. */
 const CLIP_TOLD_MS = 10000
 /** Between two tries to keep the screen on. */
@@ -539,18 +544,48 @@ for (const event of ["fullscreenchange", "webkitfullscreenchange"]) {
   document.addEventListener(event, () => $("fullscreen").setAttribute("aria-pressed", String(Boolean(filling()))))
 }
 
-/** The picture that is on the screen, in the size in which it came, as a PNG file. */
-function snapshot() {
-  if (main.lastPicture === null || grid) return toast(grid ? "Make one of the tiles large first" : "There is no picture yet")
-  const age = clock() - main.lastPicture
+/** Why the picture that is on the screen cannot be kept; else "". */
+const unkept = () => grid ? "Make one of the tiles large first" : main.lastPicture === null ? "There is no picture yet" : ""
+
+/** The picture that is on the screen, in the size in which it came, and what is known of it. `png`: a promise. */
+function picture() {
+  const now = clock(), age = now - main.lastPicture, server = pictured(), isBehind = Boolean(main.behind)
+  const stream = main.name ?? server?.streams[0]?.name ?? ""
+  const { camera = "", capture_time, ring } = server?.streams.find(({ name }) => name === stream) ?? {}
+  const telemetry = isBehind ? {} : measured()
+  const remarks = []
+  // A vehicle without a clock that is set may say any time.
+  const isKnown = main.lastCaptured >= FIRST_TIME
+  if (!isKnown) remarks.push("The time is that at which the browser showed it.")
+  else if (capture_time === "arrival") remarks.push("The time is that of the picture's arrival at the server.")
+  if (age > STALE_MS) remarks.push(`The picture was no live one any more: it was ${duration(age)} old.`)
+  const { mark } = view(now, what(main))
+  if (mark?.title) remarks.push(`It was marked: ${[mark.title, mark.detail].filter(Boolean).join(", ")}.`)
+  if (isBehind) remarks.push("Another server is connected by now: its telemetry is left out.")
+  const about = {
+    time: new Date(isKnown ? main.lastCaptured : Date.now() - age), vehicle: server?.name ?? "", camera, stream, remarks,
+    place: age > PLACE_MS ? {} : placeOf(telemetry),
+  }
   const canvas = document.createElement("canvas")
   copyPicture(canvas, main.last.hidden ? main.video : main.last)
-  const name = snapshotName(pictured()?.name, new Date(Date.now() - age), age)
-  canvas.toBlob(blob => {
-    if (!blob) return toast("The browser could not make a PNG of the picture")
-    keepFile(blob, name)
+  const png = new Promise((resolve, reject) => {
+    const none = new Error("the browser could not make a PNG of it")
+    canvas.toBlob(blob => blob ? resolve(blob.arrayBuffer()) : reject(none), "image/png")
+  }).then(bytes => new Blob(withExif(new Uint8Array(bytes), about), { type: "image/png" }))
+  return { about, age, png, telemetry, ring, server, isBehind }
+}
+
+/** Keeps it as a file. */
+async function snapshot() {
+  if (unkept()) return toast(unkept())
+  const { about, age, png } = picture()
+  const name = `${fileName(about.time, about, age > STALE_MS && "not-live")}.png`
+  try {
+    keepFile(await png, name)
     toast(age > STALE_MS ? `Saved ${name}: this picture is ${duration(age)} old` : `Saved ${name}`)
-  }, "image/png")
+  } catch (error) {
+    toast(`Nothing was saved: ${error.message}`)
+  }
 }
 
 /** What the clip button can save, of the stream that is shown. */
@@ -599,28 +634,15 @@ function noteEvent() {
 }
 
 function newNote() {
-  if (main.lastPicture === null || grid) {
-    const reason = grid ? "Make one of the tiles large first" : "There is no picture yet"
+  const reason = unkept()
+  if (reason) {
     toast(reason)
     return refused(reason)
   }
-  const now = clock(), age = now - main.lastPicture, server = pictured(), isBehind = Boolean(main.behind)
-  const shown = main.name ?? server?.streams[0]?.name
-  const canvas = document.createElement("canvas")
-  copyPicture(canvas, main.last.hidden ? main.video : main.last)
-  const picture = new Promise((resolve, reject) => {
-    canvas.toBlob(blob => blob ? resolve(blob) : reject(new Error("the browser could not make a PNG of it")), "image/png")
-  })
-  const remarks = ["The time is that at which the browser showed it."]
-  if (age > STALE_MS) remarks.push(`The picture was no live one any more: it was ${duration(age)} old.`)
-  const { mark } = view(now, what(main))
-  if (mark?.title) remarks.push(`It was marked: ${[mark.title, mark.detail].filter(Boolean).join(", ")}.`)
-  if (isBehind) remarks.push("Another server is connected by now: its telemetry is left out.")
-  const { camera = "", ring } = server?.streams.find(({ name }) => name === shown) ?? {}
-  const time = new Date(Date.now() - age)
+  const { about, png, telemetry, ring, server, isBehind } = picture()
   return new Note({
-    vehicle: server?.name ?? "", camera, stream: shown ?? "", time, age, remarks, picture, server: server?.id,
-    kept: ring?.limit_seconds, telemetry: isBehind ? {} : measured(), noClip: isBehind && "another server answers by now",
+    ...about, picture: png, telemetry, server: server?.id, kept: ring?.limit_seconds,
+    noClip: isBehind && "another server answers by now",
   })
 }
 

@@ -63,6 +63,8 @@ export class Watched {
   lastPicture = null
   /** When one was last decoded: also while none is presented, in a hidden tab. */
   lastDecoded = null
+  /** When that was captured, in ms since 1970 by the server's clock; null: not known. */
+  lastCaptured = null
   /** That picture came by HTTP. */
   byHttp = false
   /** Why no video comes by WebRTC although the server answers, while that is so. */
@@ -282,6 +284,7 @@ export class Watched {
 
   /** A picture that was captured then, by the server's clock, is shown at `at`, by `performance.now()`; else why not. */
   #aged(captured, at, why) {
+    this.lastCaptured = captured ?? null
     const known = captured === undefined ? null : Watched.#sync.age(captured, at)
     if (known) {
       this.ages.push({ ...known, at })

@@ -1,7 +1,8 @@
-// Cases for server/web/advice.js, mjpeg.js, lineup.js, written.js, age.js and place.js; gives what does not hold.
+// Cases for server/web/advice.js, mjpeg.js, lineup.js, written.js, age.js, place.js and exif.js; gives what does not hold.
 async function check(
-  { advise, view, tabTitle, retryDelay, snapshotName, duration }, { Parts, watch }, { lineup, tiles, told },
+  { advise, view, tabTitle, retryDelay, fileName, duration }, { Parts, watch }, { lineup, tiles, told },
   { zeroWith, earliest }, { ClockSync, LateAlarm, capturedAt }, { Place, notices },
+  { placeOf },
 ) {
   const wrong = []
   const expect = (what, is, wanted) => { if (is !== wanted) wrong.push(`${what}: ${is}, not ${wanted}`) }
@@ -145,9 +146,15 @@ async function check(
   off.shown({ age: 9000, bound: 0 }, 0)
   expect("not wanted", off.age(900), null)
 
-  const time = new Date(2026, 0, 2, 3, 4, 5)
-  expect("a snapshot's name", snapshotName("rov/1 x", time, 0), "rov_1_x_2026-01-02_03-04-05.png")
-  expect("one of an old picture", snapshotName("", time, 2000), "rov_2026-01-02_03-04-05_not-live.png")
+  const time = new Date(Date.UTC(2026, 0, 2, 3, 4, 5, 6))
+  const of = { vehicle: "rov/1 x", camera: "bow", stream: "bow/stream2" }
+  expect("a file's name", fileName(time, of), "2026-01-02_03-04-05.006Z_rov-1-x_bow_stream2")
+  expect("of what is not known", fileName(time, { vehicle: "", camera: "", stream: "" }, "not-live"), "2026-01-02_03-04-05.006Z_not-live")
+  const field = (value, text = "") => ({ value, text })
+  const placed = telemetry => JSON.stringify(placeOf(telemetry))
+  const fields = { latitude: field(-91), longitude: field(179.5), depth: field(1, "1 m"), heading: field(-90) }
+  expect("a place", placed(fields), '{"longitude":179.5,"depth":1,"heading":270}')
+  expect("no place", placed({ latitude: field(null), depth: field(1, "1 ft"), heading: field("east") }), "{}")
 
   const bytes = text => new TextEncoder().encode(text)
   const header = (time, { length }) =>

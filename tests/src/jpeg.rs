@@ -95,16 +95,17 @@ fn find<'a>(headers: &'a [(String, String)], name: &str) -> &'a str {
     headers.iter().find(|(header, _)| header == name).map_or("", |(_, value)| value)
 }
 
-/// Width, height and mark of a JPEG.
+/// Width, height and mark of a JPEG or PNG.
 pub fn decode(jpeg: &[u8]) -> (usize, usize, Option<Stamp>) {
     let (width, height, luma) = luma(jpeg);
     (width, height, stamp::read_luma(&luma, width, width, height))
 }
 
-/// Width, height and luma of a JPEG, decoded by ffmpeg.
+/// Width, height and luma of a JPEG or PNG, decoded by ffmpeg.
 pub fn luma(jpeg: &[u8]) -> (usize, usize, Vec<u8>) {
+    let format = if jpeg.starts_with(b"\x89PNG") { "png_pipe" } else { "jpeg_pipe" };
     let mut command = Command::new(program("ffmpeg", "ffmpeg"));
-    command.args(["-hide_banner", "-loglevel", "error", "-f", "jpeg_pipe", "-i", "-"]);
+    command.args(["-hide_banner", "-loglevel", "error", "-f", format, "-i", "-"]);
     command.args(["-pix_fmt", "gray", "-f", "image2pipe", "-c:v", "pgm", "-"]);
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut ffmpeg = command.spawn().expect("ffmpeg starts");

@@ -7,7 +7,9 @@ use std::time::Duration;
 use rov_client::event::{Event, Part, Place};
 use rov_tests::camera::{Camera, Settings};
 use rov_tests::devtools::{DevTools, Page};
+use rov_tests::exif;
 use rov_tests::http;
+use rov_tests::jpeg;
 use rov_tests::programs::{Client, Server};
 use rov_tests::proxy::Proxy;
 use rov_tests::relay::Network;
@@ -96,12 +98,17 @@ fn the_page_plays_at_once_with_low_latency_and_without_complaints() {
     chromium.evaluate(&page, "document.getElementById('snapshot').click()");
     let png = until("the snapshot", wait::SOON, || downloaded(folder.path(), "png"));
     let name = png.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    assert!(name.starts_with("deep_20") && !name.contains("not-live"), "{name}");
-    let size = until("its header", wait::SOON, || {
-        let bytes = std::fs::read(&png).ok().filter(|bytes| bytes.len() > 24 && bytes.starts_with(b"\x89PNG"))?;
-        Some([16, 20].map(|at| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])))
-    });
-    assert_eq!(size, [640, 360]);
+    assert!(name.starts_with("20") && name.ends_with("Z_deep_cam1_stream1.png"), "{name}");
+    let png = std::fs::read(&png).expect("the snapshot");
+    let (width, height, mark) = jpeg::decode(&png);
+    let mark = mark.expect("a mark");
+    assert_eq!((width, height), (640, 360));
+    // It has the time of the capture, of this picture or of one beside it.
+    let tags = exif::read(&png);
+    assert!(exif::taken_us(&tags).abs_diff(mark.time_us) < 50_000, "{mark:?}: {tags}");
+    assert_eq!(tags["ImageDescription"], "vehicle deep, camera cam1, stream stream1.");
+    assert_eq!((&tags["Model"], &tags["OwnerName"]), (&json!("cam1"), &json!("deep")));
+    assert!(tags.get("GPSAltitude").is_none(), "{tags}");
     // The last seconds, by the key C, as the page says.
     chromium.wait_for(&page, "!document.getElementById('clip').hidden", wait::SOON);
     chromium.evaluate(&page, "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'c', bubbles: true }))");
@@ -403,7 +410,7 @@ fn a_picture_that_stands_is_kept_under_the_name_of_its_vehicle_whoever_answers_b
     });
     chromium.evaluate(&page, &press("s"));
     let (name, _) = saved(&mut chromium, "png");
-    assert!(name.starts_with("Nemo_") && name.ends_with("_not-live.png"), "{name}");
+    assert!(name.contains("Z_Nemo_") && name.ends_with("_not-live.png"), "{name}");
     chromium.evaluate(&page, &press("e"));
     chromium.evaluate(&page, "document.getElementById('event').requestSubmit(); 0");
     let (_, zip) = saved(&mut chromium, "zip");
@@ -786,7 +793,8 @@ fn the_page_notes_an_event_as_the_client_does() {
         (event, files)
     };
     let (early, files) = event_in(&zip, &["snapshot.png", "event.json"]);
-    assert!(files[0].1.starts_with(b"\x89PNG"));
+    let tags = exif::read(&files[0].1);
+    assert_eq!((&tags["GPSAltitude"], &tags["GPSAltitudeRef"]), (&json!(-12.5), &json!(1)), "{tags}");
     assert_eq!((early.text.as_str(), &early.pictures[0].clip), ("a squid <3", &Part::Awaited("clip.mp4".to_owned())));
     let clip = folder.path().join(format!("{name}_clip.zip"));
     // At the pace of downloads beside the video.
@@ -801,11 +809,6 @@ fn the_page_notes_an_event_as_the_client_does() {
     let other = "import('/clip.js').then(clip => clip.fetchClip('stream1', 1, undefined, 'other')) \
                  .catch(error => error.message)";
     assert_eq!(chromium.evaluate(&page, other), "another server answers there by now");
-    // Of a picture that stands the place is not known.
-    let stood = "import('/event.js').then(({ Note }) => Object.keys(new Note({ \
-                 time: new Date(), age: 1500, stream: '', telemetry: { depth: { value: 1, text: '1 m' } }, \
-                 picture: Promise.resolve(new Blob()), noClip: 'none' }).event.place).length)";
-    assert_eq!(chromium.evaluate(&page, stood), 0);
     // What others read it by.
     let sum =
         chromium.evaluate(&page, "import('/zip.js').then(zip => zip.crc32(new TextEncoder().encode('123456789')))");
@@ -878,7 +881,7 @@ fn the_decisions_of_the_page_hold() {
     let failures = chromium.evaluate(
         &page,
         &format!(
-            "Promise.all(['advice', 'mjpeg', 'lineup', 'written', 'age', 'place'].map(name => import(`/${{name}}.js`))) \
+            "Promise.all(['advice', 'mjpeg', 'lineup', 'written', 'age', 'place', 'exif'].map(name => import(`/${{name}}.js`))) \
              .then(modules => {{ {}; \
              return check(...modules) }})",
             include_str!("../src/advice_cases.js")

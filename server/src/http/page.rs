@@ -24,6 +24,7 @@ const FILES: [(&str, &str, &str); 20] = [
     ("/mjpeg.js", SCRIPT, include_str!("../../web/mjpeg.js")),
     ("/settings.js", SCRIPT, include_str!("../../web/settings.js")),
     ("/zip.js", SCRIPT, include_str!("../../web/zip.js")),
+    ("/exif.js", SCRIPT, include_str!("../../web/exif.js")),
     ("/event.js", SCRIPT, include_str!("../../web/event.js")),
     ("/clip.js", SCRIPT, include_str!("../../web/clip.js")),
     ("/recordings.js", SCRIPT, include_str!("../../web/recordings.js")),
