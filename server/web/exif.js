@@ -1,5 +1,5 @@
-// What a picture that is kept says of itself, as EXIF 2.31 in the chunk `eXIf` of a PNG; the same as rov-client's (`common`'s
-// exif.rs). Pure.
+// What a picture that is kept says of itself, as EXIF 2.31 in the chunk `eXIf` of a PNG; the same as rov-client's
+// (`common`'s exif.rs). Pure.
 
 import { crc32 } from "./zip.js"
 
@@ -18,7 +18,7 @@ const plain = text => Array.from(text).slice(0, MAX_TEXT).join("").replace(/\p{C
 const utf8 = text => Array.from(new TextEncoder().encode(text))
 const ascii = (tag, text) => [tag, ASCII, [...utf8(plain(text)), 0]]
 
-/** Entries `[tag, type, bytes]`, in the order of their tags, as a table at `at`, behind which is what takes more than 4 bytes. */
+/** Entries `[tag, type, bytes]`, in the order of their tags, as a table at `at`; what takes more than 4 bytes is behind. */
 function table(entries, at) {
   const sizes = { [RATIONAL]: 8, [LONG]: 4 }
   const head = short(entries.length), data = []
@@ -76,8 +76,9 @@ export function placeOf(telemetry) {
 /** `time`: a `Date`. `place`: as `placeOf` tells it. `remarks`: what somebody who goes by the picture has to know. */
 export function tiff({ time, vehicle, camera, stream, place, remarks }) {
   const [day, clock, subsec] = time.toISOString().split(/[TZ.]/)
-  const names = Object.entries({ vehicle, camera, stream }).filter(([, name]) => name).map(([what, name]) => `${what} ${plain(name)}`)
-  const described = `${names.join(", ")}.${remarks.map(remark => ` ${plain(remark)}`).join("")}`
+  const names = Object.entries({ vehicle, camera, stream }).filter(([, name]) => name)
+  const of = names.map(([what, name]) => `${what} ${plain(name)}`).join(", ")
+  const described = `${of}.${remarks.map(remark => ` ${plain(remark)}`).join("")}`
   const picture = [
     [0x9000, UNDEFINED, utf8("0231")],
     ascii(0x9003, `${day.replaceAll("-", ":")} ${clock}`),
@@ -93,15 +94,17 @@ export function tiff({ time, vehicle, camera, stream, place, remarks }) {
     [0x8769, LONG, long(picture)],
     ...where ? [[0x8825, LONG, long(where)]] : [],
   ]
-  const at = HEAD.length + table(image(0, where.length), HEAD.length).length
-  const details = table(picture, at)
-  const gpsAt = at + details.length
-  return [...HEAD, ...table(image(at, where.length && gpsAt), HEAD.length), ...details, ...where.length ? table(where, gpsAt) : []]
+  const pictureAt = HEAD.length + table(image(0, where.length), HEAD.length).length
+  const details = table(picture, pictureAt)
+  const whereAt = pictureAt + details.length
+  const first = table(image(pictureAt, where.length && whereAt), HEAD.length)
+  return [...HEAD, ...first, ...details, ...where.length ? table(where, whereAt) : []]
 }
 
 /** The PNG, as bytes, with this in it: parts for a `Blob`. */
 export function withExif(png, about) {
   const data = tiff(about)
   const chunk = Uint8Array.from([...utf8("eXIf"), ...data])
-  return [png.subarray(0, PNG_HEAD), Uint8Array.from(long(data.length)), chunk, Uint8Array.from(long(crc32(chunk))), png.subarray(PNG_HEAD)]
+  const [length, crc] = [data.length, crc32(chunk)].map(number => Uint8Array.from(long(number)))
+  return [png.subarray(0, PNG_HEAD), length, chunk, crc, png.subarray(PNG_HEAD)]
 }
