@@ -159,6 +159,6 @@ export function duration(ms) {
 /** The name of a file of that time, without its ending; as rov-client's. */
 export function fileName(time, { vehicle, camera, stream }, ...words) {
   const names = [vehicle, camera, stream.split("/").at(-1), ...words].filter(Boolean)
-  const safe = names.join("_").replace(/[^A-Za-z0-9_-]/g, "-")
-  return `${time.toISOString().replace("T", "_").replaceAll(":", "-")}_${safe}`
+  const safe = names.map(name => name.replace(/[^A-Za-z0-9_-]/g, "-"))
+  return [time.toISOString().replace("T", "_").replaceAll(":", "-"), ...safe].join("_")
 }

@@ -1,4 +1,5 @@
-//! Tests that need multicast run in a network of their own that has only loopback, so that nothing gets out.
+//! Tests that need multicast run in a network of their own that has only loopback, so that nothing gets out; and those
+//! that fill a disk with mounts of their own.
 
 use std::process::{Command, Stdio};
 
@@ -7,11 +8,11 @@ use crate::wait;
 
 const MARK: &str = "ROV_TEST_IN_NAMESPACE";
 
-/// `script` in a network of its own, in which it is root; its arguments follow. A user namespace makes that possible
+/// `script` with a network and mounts of its own, in which it is root; its arguments follow. A user namespace makes that possible
 /// without being root, where the system allows it.
 pub fn bash(script: &str) -> Command {
     let mut command = Command::new(program("unshare", "util-linux"));
-    command.args(["--user", "--map-root-user", "--net", "bash", "-c", script]);
+    command.args(["--user", "--map-root-user", "--net", "--mount", "bash", "-c", script]);
     command
 }
 

@@ -1,5 +1,6 @@
 //! Recordings on the vehicle, played by ffmpeg: whole, over several files, after SIGKILL, by HTTP.
 
+use std::io::Write as _;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +14,7 @@ use rov_common::api::{ClockSource, RecordingState, RecordingStats, Recordings};
 use rov_common::capture_clock::CaptureClock;
 use rov_tests::in_process::Serving;
 use rov_tests::media::marks;
+use rov_tests::namespace;
 use rov_tests::process::program;
 use rov_tests::programs::{Client, Server};
 use rov_tests::proxy::Proxy;
@@ -307,6 +309,65 @@ fn a_folder_that_cannot_be_written_takes_nothing_from_the_clients_picture_and_is
     assert_eq!((report.pictures_present, report.files.len()), (0, 0), "{report:?}");
     let log = client.process.stderr();
     assert!(log.contains("is paused: the folder cannot be used"), "{log}");
+}
+
+/// Of a small disk of its own.
+#[test]
+fn a_disk_that_is_full_costs_no_picture_and_recording_goes_on_when_there_is_room() {
+    if !namespace::is_inside("a_disk_that_is_full_costs_no_picture_and_recording_goes_on_when_there_is_room") {
+        return;
+    }
+    let folder = TempDir::new().expect("a folder");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=160m", "none"]).arg(folder.path()).status();
+    assert!(mounted.expect("mount starts").success());
+    let dives = folder.path().join("dives");
+    let mut server = start(&dives, &[]);
+    let mut client = Client::start(&["--url", &server.url("/whep")]);
+    let wait_for = |server: &Server, what: &str, state: RecordingState, pictures: u64| {
+        until(what, 2 * START, || {
+            Some(recording(server)).filter(|stats| stats.state == state && stats.pictures >= pictures)
+        })
+    };
+    let before = wait_for(&server, "it records", RecordingState::Recording, 15);
+    // Another program takes all that is left: writing fails, before what shall stay free is looked at.
+    let filler = folder.path().join("filler");
+    let fill = |most: usize| {
+        let mut file = std::fs::File::create(&filler).expect("a file");
+        for _ in 0..most / 4096 {
+            if file.write_all(&[0; 4096]).is_err() {
+                break;
+            }
+        }
+    };
+    fill(usize::MAX);
+    let paused = wait_for(&server, "it pauses", RecordingState::Paused, before.pictures);
+    let reason = paused.reason.expect("a reason");
+    assert!(reason.contains("No space left") || reason.contains("free"), "{reason}");
+    // The picture goes on.
+    let shown = client.report().expect("a report").frames_shown;
+    client.wait_for_frames(shown, 30);
+    std::fs::remove_file(&filler).expect("removed");
+    wait_for(&server, "it goes on by itself", RecordingState::Recording, paused.pictures + 15);
+    // Less than 1 MB shall not be left; recording stops before that.
+    let free = recording(&server).free_bytes.expect("it is known") as usize;
+    fill(free - 1_200_000);
+    let paused = wait_for(&server, "it stops in time", RecordingState::Paused, paused.pictures);
+    assert!(paused.free_bytes.is_some_and(|free| free > 700_000), "{paused:?}");
+    std::fs::remove_file(&filler).expect("removed");
+    let end = wait_for(&server, "it goes on again", RecordingState::Recording, paused.pictures + 15);
+    assert!(end.gaps >= 2 && end.missing > 0 && end.newest_gaps.len() as u64 == end.gaps, "{end:?}");
+    let report = client.report().expect("a report");
+    assert_eq!((report.packets_lost, report.sessions), (0, 1), "{report:?}");
+    assert_eq!(server.process.stop(libc::SIGTERM, START), 0);
+    let all = files(&dives, "mp4");
+    assert!(all.len() >= 3, "{all:?}");
+    let mut packets = 0;
+    for file in &all {
+        let of_file = probe(file).0;
+        assert_eq!(numbers(file).len() as u64, of_file, "{} is played whole", file.display());
+        packets += of_file;
+    }
+    assert!(packets >= end.pictures, "{packets} of {end:?}");
 }
 
 #[test]
