@@ -497,10 +497,11 @@ fn reach(journal: &[Present], is_end: bool) -> Option<Captured> {
 /// What is missing, as far as the vehicle knows it.
 fn compared(journal: &[Present], listing: &RingListing, to: Captured, is_end: bool) -> Compared {
     let captured = |micros: u64| Captured(Duration::from_micros(micros));
-    // What is told has whole microseconds.
+    // What is told has whole microseconds. The first one is in the list, or the next would be taken for it.
+    let first = captured(journal[0].captured.micros());
     let to = if listing.until_us < to.micros() { captured(listing.until_us) } else { to };
     // Nothing is kept: nothing is known.
-    let from = listing.kept_from_us.map_or(to, captured).max(journal[0].captured);
+    let from = listing.kept_from_us.map_or(to, captured).max(first);
     let mut all: Vec<_> = listing.pictures_us.iter().map(|micros| captured(*micros)).filter(|at| *at >= from).collect();
     // They are listed as they were sent.
     all.sort_unstable();
@@ -649,6 +650,11 @@ mod tests {
         let last = Present { captured: Captured(at(240).0 + Duration::from_nanos(999)), ..present(240) };
         let finer = [&journal[..4], &[last]].concat();
         assert_eq!(compared(&finer, &listing(Some(0), 240, &all), last.captured, false).to, last.captured);
+        // The next comparison begins with such a one; the vehicle left pictures out as well.
+        let first = Present { captured: Captured(at(0).0 + Duration::from_nanos(777)), ..present(0) };
+        let journal: Vec<_> = std::iter::once(first).chain([400, 433].map(present)).collect();
+        let irregular = compared(&journal, &listing(Some(0), 433, &[0, 33, 300, 333, 400, 433]), at(433), false);
+        assert_eq!(missing(&irregular), vec![(0, vec![33, 300, 333])]);
     }
 
     #[test]
