@@ -187,6 +187,13 @@ impl ServerClock {
         Ok(age?)
     }
 
+    /// What may have been captured by now, at the latest, and the run of the server whose clock says so; none where
+    /// that is not known.
+    pub fn latest(&self, now: Instant) -> Option<(Captured, u64)> {
+        let state = self.lock();
+        state.sync.latest(now).filter(|_| !state.is_refused && !state.is_suspect)
+    }
+
     /// Why the pictures of a stream are not live ones of its camera, as far as they are not, and when the server was asked
     /// that. Without a name it is the server's first one. None where it has not said it here.
     pub fn doubt(&self, stream: &str) -> Option<(Option<PictureDoubt>, Instant)> {

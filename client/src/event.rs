@@ -1,27 +1,31 @@
 //! What the pilot notes of a dive: the picture of that moment, a clip around it, what the vehicle measured, and a text, in a
 //! folder of its own (`event.json` says what is in it; `report` reads that).
 //!
-//! One thread writes: what is known at once, the text when it is typed, and what became of pictures and clips. Other threads
-//! make and fetch these, as many at once as there may be. What fails is said in `event.json` and in the window.
+//! One thread writes: what is known at once, the text when it is typed, and what became of pictures and clips. Other
+//! threads make and fetch these, as many at once as there may be. What fails is said in `event.json` and in the window.
+//! A text that the disk does not take stays here, and is tried again until the program ends.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use rov_common::backoff::Backoff;
 use rov_common::capture_clock::Captured;
 use rov_common::exif::{About, Position};
 use rov_common::priority;
 use rov_common::recording::{EXTENSION, Fields, Name, rfc3339};
 use serde::{Deserialize, Serialize};
 
+use crate::clip::{Around, Failure};
 use crate::decode::Kept;
 use crate::snapshot::label;
-use crate::whep::{Api, WhepError};
+use crate::whep::Api;
 use crate::{clip, snapshot};
 
 /// In the folder of each event.
@@ -30,21 +34,24 @@ pub const FILE: &str = "event.json";
 const NOT_AWAITED: &str = "the program ended before it was there";
 /// Characters of a text.
 pub const LONGEST_TEXT: usize = 300;
-/// Around the moment, and a little for the way of the picture to here.
-const AFTER: Duration = Duration::from_millis(5_500);
-const CLIP_SECONDS: u64 = 11;
+/// Before the moment and after it, and a little for the way of the picture to here.
+const AROUND: Duration = Duration::from_millis(5_500);
 /// A clip of an event shows its moment, but for what clocks differ by.
 const NEAR: Duration = Duration::from_millis(100);
-/// Events of which nothing is written yet; those after that have no pictures, and then none can begin.
+/// Events that wait to be written; those after that have no pictures, and then none can begin.
 const WAITING: usize = 4;
 const MOST_WAITING: usize = 64;
-/// Events whose pictures are made into files at once, with those in which the encoder hangs.
+/// What the disk did not take is tried again, and said again.
+const RETRY: Duration = Duration::from_secs(2);
+const SAY_AGAIN: Duration = Duration::from_secs(15);
+/// Events whose pictures are made into files at once, with those in which the encoder hangs; pictures that wait for
+/// that, as those of a grid, and how long; until one that is made is on the disk.
 const MOST_DRAWN: usize = 2;
+const MOST_QUEUED: usize = 16;
+const QUEUE_LIMIT: Duration = Duration::from_secs(30);
+const SAVE_LIMIT: Duration = Duration::from_secs(300);
 /// Clips that are waited for or fetched at once: those of a grid.
 const MOST_CLIPS: usize = 16;
-/// A server that gives others their clips, or does not answer, is asked again while it can still have the moment.
-const BUSY_PAUSE: Duration = Duration::from_secs(3);
-const BUSY_LIMIT: Duration = Duration::from_secs(18);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// For those at the end of the program; then their clips are broken off.
 const END_LIMIT: Duration = Duration::from_secs(5);
@@ -123,8 +130,10 @@ pub struct Seen {
     /// Or why there is none.
     pub picture: Result<Kept, String>,
     pub about: About,
-    /// When the picture was captured by the server's clock, where that is known.
+    /// When the picture was captured by the clock of this run of the server, or what may have been by the key, where
+    /// that is known.
     pub captured: Option<Captured>,
+    pub run: Option<u64>,
     /// Of its vehicle; none: there is none that is known.
     pub api: Option<Api>,
 }
@@ -141,8 +150,7 @@ enum Message {
     Begin {
         id: u64,
         moment: Moment,
-        /// Counts those that wait.
-        _waits: Arc<()>,
+        waits: Arc<()>,
     },
     /// None: it is cancelled.
     End {
@@ -160,6 +168,8 @@ enum Message {
         at: usize,
         fetched: Result<Fetched, String>,
     },
+    /// For the pilot.
+    Say(String),
     /// The program ends.
     Close,
 }
@@ -171,6 +181,7 @@ pub struct Events {
     /// The event whose text is being typed.
     open: Option<u64>,
     begun: u64,
+    /// Counts those that wait to be written.
     waiting: Arc<()>,
     said: Receiver<String>,
 }
@@ -182,14 +193,18 @@ impl Events {
     }
 
     fn by(means: Means, folder: PathBuf) -> std::io::Result<Self> {
-        let ((messages, told), (say, said)) = (channel(), channel());
+        let ((messages, told), (say, said), waiting) = (channel(), channel(), Arc::default());
         let writer = Writer {
             means,
             folder,
             messages: messages.clone(),
             say,
             works: BTreeMap::new(),
-            failed: None,
+            homeless: BTreeMap::new(),
+            waiting: Arc::downgrade(&waiting),
+            retried: Instant::now(),
+            told: None,
+            queue: VecDeque::new(),
             ends: Arc::default(),
             drawing: Arc::default(),
             fetching: Arc::default(),
@@ -198,7 +213,7 @@ impl Events {
             priority::lower();
             writer.run(&told);
         })?;
-        Ok(Self { messages, open: None, begun: 0, waiting: Arc::default(), said })
+        Ok(Self { messages, open: None, begun: 0, waiting, said })
     }
 
     /// An event begins, of which the text is still to be said; of at least one stream. Does not wait.
@@ -217,8 +232,8 @@ impl Events {
             seen.iter_mut().for_each(|seen| seen.picture = Err(reason()));
         }
         self.begun += 1;
-        let (id, _waits) = (self.begun, Arc::clone(&self.waiting));
-        let begin = Message::Begin { id, moment: Moment { seen, telemetry, now }, _waits };
+        let (id, waits) = (self.begun, Arc::clone(&self.waiting));
+        let begin = Message::Begin { id, moment: Moment { seen, telemetry, now }, waits };
         self.messages.send(begin).map_err(|_| "No event: the thread that saves them has died".to_owned())?;
         self.open = Some(id);
         Ok(())
@@ -268,6 +283,20 @@ struct Work {
     missing: usize,
     /// Ends them.
     stop: Arc<AtomicBool>,
+    /// Why the disk does not have it as it is known now; then it waits.
+    unwritten: Option<String>,
+    waits: Option<Arc<()>>,
+    /// What the pilot is to know of its clips.
+    remarks: Vec<String>,
+}
+
+/// An event that has no folder yet.
+struct Homeless {
+    moment: Moment,
+    /// None: it is still typed.
+    text: Option<String>,
+    reason: String,
+    waits: Arc<()>,
 }
 
 /// What may hang, or fail.
@@ -295,8 +324,13 @@ struct Writer {
     messages: Sender<Message>,
     say: Sender<String>,
     works: BTreeMap<u64, Work>,
-    /// The last one that has no folder.
-    failed: Option<(u64, Moment)>,
+    homeless: BTreeMap<u64, Homeless>,
+    waiting: Weak<()>,
+    /// What the disk did not take was tried again then, and the pilot told of it.
+    retried: Instant,
+    told: Option<Instant>,
+    /// Pictures that wait until others are made, with their events.
+    queue: VecDeque<(u64, Vec<Drawn>, Instant)>,
     /// The program does.
     ends: Arc<AtomicBool>,
     drawing: Arc<()>,
@@ -306,71 +340,143 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, told: &Receiver<Message>) {
-        for message in told {
-            if matches!(message, Message::Close) {
-                break;
+        loop {
+            let is_calm = self.queue.is_empty() && !self.is_unwritten();
+            let message = match is_calm {
+                true => told.recv().map_err(RecvTimeoutError::from),
+                false => told.recv_timeout(LOOK_INTERVAL),
+            };
+            match message {
+                Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => self.tend(),
             }
-            self.take(message);
         }
         self.ends.store(true, Ordering::Release);
-        if let Some((id, moment)) = self.failed.take() {
-            self.begin(id, moment);
-        }
+        self.homeless.values_mut().for_each(|homeless| _ = homeless.text.get_or_insert_default());
         for work in self.works.values_mut().filter(|work| work.state == State::Typed) {
             work.state = State::Saved;
         }
+        self.retry();
         self.settle();
         for limit in [END_LIMIT, BREAK_OFF_LIMIT] {
             let until = Instant::now() + limit;
-            while !self.works.is_empty()
-                && let Ok(message) = told.recv_timeout(until.saturating_duration_since(Instant::now()))
-            {
-                self.take(message);
+            while !(self.works.is_empty() && self.homeless.is_empty()) && Instant::now() < until {
+                match told.recv_timeout(LOOK_INTERVAL) {
+                    Ok(message) => self.take(message),
+                    Err(_) => self.tend(),
+                }
             }
             self.works.values().for_each(|work| work.stop.store(true, Ordering::Release));
         }
         // What did not end is not waited for.
         self.works.values_mut().for_each(|work| work.missing = 0);
+        self.retry();
         self.settle();
+        let works = self.works.values().filter_map(|work| Some((&work.event.text, work.unwritten.as_ref()?)));
+        let homeless = self.homeless.values().filter_map(|homeless| Some((homeless.text.as_ref()?, &homeless.reason)));
+        for (text, reason) in works.chain(homeless) {
+            tracing::error!("the event with the text {text:?} was not saved: {reason}");
+        }
     }
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Begin { id, moment, .. } => {
-                if let Some(reason) = self.begin(id, moment) {
-                    self.say(format!("No event can be saved: {reason}"));
+            Message::Begin { id, moment, waits } => {
+                self.house(id, Homeless { moment, text: None, reason: String::new(), waits });
+                self.say_unwritten(self.homeless.contains_key(&id));
+            }
+            Message::End { id, text: Some(text) } => {
+                self.end(id, text);
+                self.say_text(id);
+            }
+            Message::End { id, text: None } => {
+                self.homeless.remove(&id);
+                if let Some(work) = self.works.get_mut(&id) {
+                    (work.state, work.unwritten, work.waits) = (State::Cancelled, None, None);
+                    work.stop.store(true, Ordering::Release);
                 }
             }
-            Message::End { id, text } => self.end(id, text),
             Message::Picture { id, at, saved } => {
-                self.add(id, at, |picture| picture.snapshot = saved.map_or_else(Part::Failed, Part::File));
+                self.add(id, at, |work| {
+                    work.event.pictures[at].snapshot = saved.map_or_else(Part::Failed, Part::File);
+                });
             }
-            Message::Clip { id, at, fetched } => self.add(id, at, |picture| {
+            Message::Clip { id, at, fetched } => self.add(id, at, |work| {
+                let picture = &mut work.event.pictures[at];
                 picture.clip = match fetched {
                     Ok(Fetched { file, remark }) => {
-                        picture.remarks.extend(remark);
+                        picture.remarks.extend(remark.clone());
+                        work.remarks.extend(remark);
                         Part::File(file)
                     }
                     Err(reason) => Part::Failed(reason),
                 };
             }),
+            Message::Say(text) => self.say(text),
             Message::Close => {}
         }
+        self.draw_next();
         self.settle();
     }
 
-    /// Says why it has no folder, if so; there may be one when its text is there.
-    fn begin(&mut self, id: u64, moment: Moment) -> Option<String> {
+    /// What has its time.
+    fn tend(&mut self) {
+        if self.is_unwritten() && self.retried.elapsed() >= RETRY {
+            self.retry();
+        }
+        self.draw_next();
+        self.settle();
+    }
+
+    fn is_unwritten(&self) -> bool {
+        !self.homeless.is_empty() || self.works.values().any(|work| work.unwritten.is_some())
+    }
+
+    /// What the disk did not take.
+    fn retry(&mut self) {
+        self.retried = Instant::now();
+        let mut tried: Vec<_> =
+            self.works.iter().filter(|(_, work)| work.unwritten.is_some()).map(|(id, _)| *id).collect();
+        tried.iter().for_each(|id| self.write(*id));
+        for (id, homeless) in std::mem::take(&mut self.homeless) {
+            tried.push(id);
+            self.house(id, homeless);
+        }
+        for work in tried.iter().filter_map(|id| self.works.get(id)) {
+            if work.state == State::Saved && work.unwritten.is_none() {
+                self.say(format!("The text of the event {} is saved now", name_of(&work.path)));
+            }
+        }
+        self.say_unwritten(false);
+    }
+
+    /// Says what the disk does not take: at once where that `is_new`, else now and then.
+    fn say_unwritten(&mut self, is_new: bool) {
+        let works = self.works.values().filter_map(|work| work.unwritten.as_ref());
+        let reasons: Vec<_> = works.chain(self.homeless.values().map(|homeless| &homeless.reason)).collect();
+        let is_due = is_new || self.told.is_some_and(|told| told.elapsed() >= SAY_AGAIN);
+        let [.., reason] = &reasons[..] else { return self.told = None };
+        if is_due {
+            let what =
+                if reasons.len() == 1 { "The event is".to_owned() } else { format!("{} events are", reasons.len()) };
+            self.say(format!(
+                "{what} not saved yet: {reason}. Make room there: it is tried again until the program ends"
+            ));
+            self.told = Some(Instant::now());
+        }
+    }
+
+    /// An event gets its folder, or waits for it.
+    fn house(&mut self, id: u64, Homeless { moment, text, waits, .. }: Homeless) {
         match self.folder_for(&moment.seen[0].about) {
             Ok(path) => {
-                self.open(id, path, moment);
-                None
+                self.open(id, path, moment, waits);
+                if let Some(text) = text {
+                    self.end(id, text);
+                }
             }
-            Err(reason) => {
-                tracing::error!("no event: {reason}");
-                self.failed = Some((id, moment));
-                Some(reason)
-            }
+            Err(reason) => drop(self.homeless.insert(id, Homeless { moment, text, reason, waits })),
         }
     }
 
@@ -380,42 +486,40 @@ impl Writer {
         create(&self.folder, about, |path| self.works.values().any(|work| work.path == path))
     }
 
-    fn end(&mut self, id: u64, text: Option<String>) {
-        let failed = self.failed.take_if(|(failed, _)| *failed == id);
-        match text {
-            Some(text) => {
-                if let Some((id, moment)) = failed
-                    && let Some(reason) = self.begin(id, moment)
-                {
-                    self.failed = None;
-                    tracing::error!("no event with the text {text:?}");
-                    return self.say(format!("No event was saved: {reason}"));
-                }
-                let Some(work) = self.works.get_mut(&id) else { return };
-                (work.event.text, work.state) = (text, State::Saved);
-                // At once, as the clips may take long.
-                self.write(id);
-            }
-            None => {
-                let Some(work) = self.works.get_mut(&id) else { return };
-                work.state = State::Cancelled;
-                work.stop.store(true, Ordering::Release);
-            }
+    fn end(&mut self, id: u64, text: String) {
+        if let Some(mut homeless) = self.homeless.remove(&id) {
+            homeless.text = Some(text);
+            return self.house(id, homeless);
+        }
+        let Some(work) = self.works.get_mut(&id) else { return };
+        (work.event.text, work.state) = (text, State::Saved);
+        // At once, as the clips may take long.
+        self.write(id);
+    }
+
+    /// The disk does not have the event of this text: the log has it, at least.
+    fn say_text(&mut self, id: u64) {
+        let of_work = |work: &Work| Some((work.event.text.clone(), work.unwritten.clone()?));
+        let of_homeless = |homeless: &Homeless| Some((homeless.text.clone()?, homeless.reason.clone()));
+        let work = self.works.get(&id).and_then(of_work);
+        if let Some((text, reason)) = work.or_else(|| self.homeless.get(&id).and_then(of_homeless)) {
+            tracing::error!("the event with the text {text:?} is not saved yet: {reason}");
+            self.say_unwritten(true);
         }
     }
 
     /// Something has come, or does not come any more.
-    fn add(&mut self, id: u64, at: usize, add: impl FnOnce(&mut Picture)) {
-        let Some(work) = self.works.get_mut(&id) else { return };
+    fn add(&mut self, id: u64, at: usize, add: impl FnOnce(&mut Work)) {
+        let Some(work) = self.works.get_mut(&id).filter(|work| at < work.event.pictures.len()) else { return };
         work.missing -= 1;
-        work.event.pictures.get_mut(at).map(add);
+        add(work);
         if work.state != State::Cancelled {
             self.write(id);
         }
     }
 
     /// What is known is written; pictures are made into files, and clips fetched, from now on.
-    fn open(&mut self, id: u64, path: PathBuf, Moment { seen, telemetry, now }: Moment) {
+    fn open(&mut self, id: u64, path: PathBuf, Moment { seen, telemetry, now }: Moment, waits: Arc<()>) {
         let first = &seen[0].about;
         let event = Event {
             captured: rfc3339(first.taken),
@@ -424,15 +528,17 @@ impl Writer {
             telemetry,
             ..Event::default()
         };
-        let mut work = Work { path, event, state: State::Typed, missing: 0, stop: Arc::default() };
+        let (stop, waits) = (Arc::default(), Some(waits));
+        let (unwritten, remarks) = Default::default();
+        let mut work = Work { path, event, state: State::Typed, missing: 0, stop, unwritten, waits, remarks };
         let (is_one, mut drawn) = (seen.len() == 1, Vec::new());
-        // One is that of this.
-        let is_free = Arc::strong_count(&self.drawing) <= MOST_DRAWN;
-        for (at, Seen { picture, about, captured, api }) in seen.into_iter().enumerate() {
+        let queued: usize = self.queue.iter().map(|(_, drawn, _)| drawn.len()).sum();
+        for (at, Seen { picture, about, captured, run, api }) in seen.into_iter().enumerate() {
             let file_of = |what, extension| file_of(what, &about, Some(at + 1).filter(|_| !is_one), extension);
             let (file, clip_file) = (file_of("snapshot", ".jpg"), file_of("clip", EXTENSION));
-            let wanted = (clip_file.clone(), about.stream.clone(), captured, now + AFTER);
-            let clip = self.fetch((id, at), &work, api, wanted);
+            let (before, after) = (AROUND, AROUND);
+            let around = Around { stream: about.stream.clone(), moment: now, captured, run, before, after };
+            let clip = self.fetch((id, at), &work, api, (clip_file.clone(), around));
             let clip = clip.map_or_else(Part::Failed, |()| Part::Awaited(clip_file));
             let mut shown = Picture {
                 camera: about.camera.clone(),
@@ -443,10 +549,9 @@ impl Writer {
                 clip,
             };
             match picture {
-                Ok(picture) if is_free => drawn.push(Drawn { at, picture, about, file }),
+                Ok(picture) if queued + drawn.len() < MOST_QUEUED => drawn.push(Drawn { at, picture, about, file }),
                 Ok(_) => {
-                    let reason = "the JPEG encoder is still busy with earlier events";
-                    shown.snapshot = Part::Failed(reason.to_owned());
+                    shown.snapshot = Part::Failed(format!("{MOST_QUEUED} pictures before it wait for the JPEG encoder"))
                 }
                 Err(reason) => shown.snapshot = Part::Failed(reason),
             }
@@ -454,18 +559,36 @@ impl Writer {
             work.missing += parts.iter().filter(|part| matches!(part, Part::Awaited(_))).count();
             work.event.pictures.push(shown);
         }
-        let path = work.path.clone();
         self.works.insert(id, work);
         self.write(id);
         snapshot::keep_names(&self.folder);
-        self.draw(id, path, drawn);
+        if !drawn.is_empty() {
+            self.queue.push_back((id, drawn, Instant::now() + QUEUE_LIMIT));
+        }
+    }
+
+    /// Pictures are made into files in their order, of so many events at once.
+    fn draw_next(&mut self) {
+        // One is that of this.
+        while Arc::strong_count(&self.drawing) <= MOST_DRAWN
+            && let Some((id, drawn, _)) = self.queue.pop_front()
+        {
+            self.draw(id, drawn);
+        }
+        while self.queue.front().is_some_and(|(.., until)| Instant::now() >= *until)
+            && let Some((id, drawn, _)) = self.queue.pop_front()
+        {
+            for Drawn { at, .. } in drawn {
+                let reason = "the JPEG encoder is still busy with earlier events";
+                self.add(id, at, |work| work.event.pictures[at].snapshot = Part::Failed(reason.to_owned()));
+            }
+        }
     }
 
     /// By a thread of its own: an encoder that hangs holds up no text.
-    fn draw(&self, id: u64, folder: PathBuf, drawn: Vec<Drawn>) {
-        if drawn.is_empty() {
-            return;
-        }
+    fn draw(&mut self, id: u64, drawn: Vec<Drawn>) {
+        let Some(work) = self.works.get(&id) else { return };
+        let (folder, ends) = (work.path.clone(), self.ends_of(work));
         let places: Vec<_> = drawn.iter().map(|drawn| drawn.at).collect();
         let (messages, encode) = (self.messages.clone(), self.means.encode);
         let busy: Drawing = Arc::new(Arc::clone(&self.drawing));
@@ -474,20 +597,27 @@ impl Writer {
             for Drawn { at, picture, about, file } in drawn {
                 // That of the picture before was left behind.
                 let jpeg = match Arc::strong_count(&busy) {
+                    _ if ends.event.load(Ordering::Acquire) => Err("it was cancelled".to_owned()),
                     1 => encode(picture, Arc::clone(&busy)),
                     _ => Err("the JPEG encoder hangs".to_owned()),
                 };
-                let saved = jpeg.and_then(|jpeg| snapshot::write_new(&folder.join(&file), &about.write_into(&jpeg)?));
+                let jpeg = jpeg.and_then(|jpeg| about.write_into(&jpeg));
+                let say = |text| drop(messages.send(Message::Say(text)));
+                let saved = jpeg.and_then(|jpeg| save(&folder.join(&file), &jpeg, &ends, say));
                 // The thread that writes may not have waited for it.
                 let _ = messages.send(Message::Picture { id, at, saved: saved.map(|()| file) });
             }
         };
         if let Err(error) = std::thread::Builder::new().name("event picture".to_owned()).spawn(work) {
             for at in places {
-                let saved = Err(format!("there is no thread for it: {error}"));
-                let _ = self.messages.send(Message::Picture { id, at, saved });
+                let reason = format!("there is no thread for it: {error}");
+                self.add(id, at, |work| work.event.pictures[at].snapshot = Part::Failed(reason));
             }
         }
+    }
+
+    fn ends_of(&self, work: &Work) -> Ends {
+        Ends { event: Arc::clone(&work.stop), program: Arc::clone(&self.ends) }
     }
 
     /// Begins to fetch the clip of a stream, at its time; says why not.
@@ -496,7 +626,7 @@ impl Writer {
         (id, at): (u64, usize),
         work: &Work,
         api: Option<Api>,
-        (file, stream, captured, due): (String, String, Option<Captured>, Instant),
+        (file, around): (String, Around),
     ) -> Result<(), String> {
         let api = api.ok_or_else(|| "the sender has no HTTP API that is known here".to_owned())?;
         // One is that of this.
@@ -504,10 +634,12 @@ impl Writer {
             return Err(format!("{MOST_CLIPS} clips are still being fetched"));
         }
         let (busy, messages, path) = (Arc::clone(&self.fetching), self.messages.clone(), work.path.join(&file));
-        let ends = Ends { event: Arc::clone(&work.stop), program: Arc::clone(&self.ends) };
+        let ends = self.ends_of(work);
         let work = move || {
             priority::lower();
-            let fetched = fetch(&api, &stream, captured, due, &path, &ends);
+            let waits =
+                |reason| drop(messages.send(Message::Say(format!("The clip of the event has to wait: {reason}"))));
+            let fetched = fetch(&api, &around, &path, &ends, waits);
             drop(busy);
             // The thread that writes may not have waited for it.
             let _ = messages.send(Message::Clip { id, at, fetched: fetched.map(|remark| Fetched { file, remark }) });
@@ -516,29 +648,38 @@ impl Writer {
         thread.map(drop).map_err(|error| format!("there is no thread for it: {error}"))
     }
 
-    /// What fails is said.
-    fn write(&self, id: u64) {
-        let Some(work) = self.works.get(&id) else { return };
-        if let Err(reason) = (self.means.write)(&work.path, &work.event) {
-            tracing::error!("event: {reason}");
-            self.say(format!("The event is not saved: {reason}"));
+    /// What the disk does not take is said, and tried again.
+    fn write(&mut self, id: u64) {
+        let Some(work) = self.works.get_mut(&id) else { return };
+        match (self.means.write)(&work.path, &work.event) {
+            Ok(()) => (work.unwritten, work.waits) = (None, None),
+            Err(reason) => {
+                work.waits = work.waits.take().or_else(|| self.waiting.upgrade());
+                let is_new = work.unwritten.replace(reason).is_none();
+                self.say_unwritten(is_new);
+            }
         }
     }
 
     fn say(&self, text: String) {
-        // It is told in the log too, whoever is still there.
+        tracing::warn!("{text}");
+        // Nobody may be there any more.
         let _ = self.say.send(text);
     }
 
     /// Ends those that are done, and deletes those that were cancelled.
     fn settle(&mut self) {
-        let (say, write) = (self.say.clone(), self.means.write);
+        let say = self.say.clone();
         self.works.retain(|_, work| {
             let is_done = work.missing == 0;
             match work.state {
                 State::Typed => return true,
-                State::Saved if is_done => drop(say.send(finish(work, write))),
-                State::Saved => {}
+                State::Saved if is_done && work.unwritten.is_none() => {
+                    // It is told in the log too, whoever is still there.
+                    let _ = say.send(finish(work));
+                    return false;
+                }
+                State::Saved => return true,
                 // Once more when no clip can come into it any more.
                 State::Cancelled => discard(&work.path, is_done),
             }
@@ -573,39 +714,47 @@ impl Ends {
     }
 }
 
-/// Into this file, once the vehicle has the seconds after the moment. Says what is to be known of it.
+/// Into this file, once the vehicle has the seconds after the moment. Gives what is to be known of it.
 fn fetch(
     api: &Api,
-    stream: &str,
-    moment: Option<Captured>,
-    due: Instant,
+    around: &Around,
     path: &Path,
     ends: &Ends,
+    waits: impl Fn(String),
 ) -> Result<Option<String>, String> {
-    ends.wait_until(due);
-    let clip = loop {
-        if ends.event.load(Ordering::Acquire) {
-            return Err("it was cancelled".to_owned());
-        }
-        // The newest seconds are given.
-        let late = Instant::now().saturating_duration_since(due);
-        let seconds = CLIP_SECONDS + late.as_secs_f64().round() as u64;
-        match clip::request(api, stream, Some(seconds)) {
-            Err(error) if is_for_now(&error) && late < BUSY_LIMIT && !ends.any() => {
-                ends.wait_until(Instant::now() + BUSY_PAUSE);
+    ends.wait_until(around.moment + around.after);
+    clip::fetch(
+        api,
+        around,
+        || ends.any(),
+        waits,
+        |clip| {
+            if ends.event.load(Ordering::Acquire) {
+                return Err(Failure::Final("it was cancelled".to_owned()));
             }
-            clip => break clip.map_err(clip::reason)?,
-        }
-    };
-    let remark = moment.and_then(|moment| remark_on(moment, clip.captured?, clip.seconds));
-    clip::write(clip, path, &ends.event)?;
-    Ok(remark)
+            let remark = around.captured.and_then(|moment| remark_on(moment, clip.captured?, clip.seconds));
+            clip::write(clip, path, &ends.event)?;
+            Ok(remark)
+        },
+    )
 }
 
-/// It gives others their clips, or an outage goes on.
-fn is_for_now(error: &WhepError) -> bool {
-    let is_away = matches!(error, WhepError::Unreachable { .. } | WhepError::Closed { .. });
-    is_away || matches!(error, WhepError::Refused { status: 503, .. })
+/// A new file, as soon as the disk takes it, within a limit. `say`s that it does not.
+fn save(path: &Path, jpeg: &[u8], ends: &Ends, say: impl Fn(String)) -> Result<(), String> {
+    let (until, mut pause, mut has_said) = (Instant::now() + SAVE_LIMIT, Backoff::default(), false);
+    loop {
+        match snapshot::write_new(path, jpeg) {
+            Err(reason) if Instant::now() < until && !ends.any() => {
+                if !std::mem::replace(&mut has_said, true) {
+                    say(format!(
+                        "The picture of the event is not saved yet: {reason}. Make room there: it is tried again"
+                    ));
+                }
+                ends.wait_until(Instant::now() + pause.next_delay());
+            }
+            saved => return saved,
+        }
+    }
 }
 
 /// None: the moment is in the clip.
@@ -645,17 +794,19 @@ fn file_of(what: &str, about: &About, number: Option<usize>, extension: &str) ->
 fn write(path: &Path, event: &Event) -> Result<(), String> {
     let json = serde_json::to_vec_pretty(event).map_err(|error| error.to_string())?;
     let file = path.join(FILE);
+    // It may have been deleted meanwhile.
+    clip::make_folder(path)?;
     let part = fs::File::create(clip::part(&file));
     snapshot::write_whole(part.map_err(|error| format!("{}: cannot write: {error}", file.display()))?, &file, &json)
 }
 
+fn name_of(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
+}
+
 /// In words for the pilot.
-fn finish(Work { path, event, .. }: &Work, write: fn(&Path, &Event) -> Result<(), String>) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    if let Err(reason) = write(path, event) {
-        tracing::error!("event with the text {:?}: {reason}", event.text);
-        return format!("The event was not saved: {reason}");
-    }
+fn finish(Work { path, event, remarks, .. }: &Work) -> String {
+    let name = name_of(path);
     let parts = event.pictures.iter().flat_map(|picture| [("picture", &picture.snapshot), ("clip", &picture.clip)]);
     let failed = parts.filter_map(|(what, part)| match part {
         Part::Failed(reason) => Some(format!("no {what}: {reason}")),
@@ -663,12 +814,13 @@ fn finish(Work { path, event, .. }: &Work, write: fn(&Path, &Event) -> Result<()
         Part::File(_) => None,
     });
     let failed = failed.collect::<Vec<_>>().join("; ");
+    let remarks = remarks.iter().map(|remark| format!(". {}", remark.trim_end_matches('.'))).collect::<String>();
     if failed.is_empty() {
         tracing::info!("event: {}", path.display());
-        return format!("Saved the event {name}");
+        return format!("Saved the event {name}{remarks}");
     }
     tracing::warn!("event: {}: {failed}", path.display());
-    format!("Saved the event {name}, but {failed}")
+    format!("Saved the event {name}, but {failed}{remarks}")
 }
 
 /// It was cancelled: what is in its folder is all of this program.
@@ -702,7 +854,7 @@ mod tests {
             position: Position { depth: Some(3.5), ..Position::default() },
             remarks: vec!["It was late.".to_owned()],
         };
-        Seen { picture: Err("there was no picture".to_owned()), about, captured: None, api: None }
+        Seen { picture: Err("there was no picture".to_owned()), about, captured: None, run: None, api: None }
     }
 
     fn with_picture(stream: &str) -> Seen {
@@ -721,12 +873,12 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = server.local_addr().expect("its address");
         let stats = format!("http://{address}/api/stats").parse().expect("a URL");
-        (Seen { api: Some(Api { stats, http: Http::default(), id: String::new() }), ..seen(stream) }, server)
+        (Seen { api: Some(Api::new(stats, Http::default())), ..seen(stream) }, server)
     }
 
     /// At a moment whose clip can be fetched by now.
     fn before() -> Instant {
-        Instant::now().checked_sub(AFTER).unwrap_or_else(Instant::now)
+        Instant::now().checked_sub(AROUND).unwrap_or_else(Instant::now)
     }
 
     fn wait_for(what: &str, is_so: impl Fn() -> bool) {
@@ -814,7 +966,9 @@ mod tests {
         assert_eq!(read(folder.path(), &name_of("stream1")).text, "text");
         let second = read(folder.path(), &name_of("stream2"));
         assert_eq!(second.text, "", "nobody had typed anything yet");
-        assert_eq!(second.pictures[0].clip, Part::Awaited("clip.mp4".to_owned()));
+        let clip = &second.pictures[0].clip;
+        let is_there = matches!(clip, Part::File(_));
+        assert!(!is_there, "{clip:?}: it did not answer in time, or was given up before");
     }
 
     fn hang(_: Kept, _busy: Drawing) -> Result<Vec<u8>, String> {
@@ -837,8 +991,64 @@ mod tests {
         let read = streams.map(|stream| read(folder.path(), &name_of(stream)));
         assert_eq!(read.each_ref().map(|event| event.text.as_str()), streams);
         let waited = Part::Awaited("snapshot.jpg".to_owned());
-        let busy = Part::Failed("the JPEG encoder is still busy with earlier events".to_owned());
-        assert_eq!(read.map(|event| event.pictures[0].snapshot.clone()), [waited.clone(), waited, busy]);
+        assert_eq!(read.map(|event| event.pictures[0].snapshot.clone()), [(); 3].map(|()| waited.clone()));
+    }
+
+    #[test]
+    fn events_in_quick_succession_have_their_pictures_as_many_as_can_wait_for_the_encoder() {
+        static GOES_ON: AtomicBool = AtomicBool::new(false);
+        let slow = |picture: Kept, busy: Drawing| {
+            while !GOES_ON.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            snapshot::jpeg(picture, busy)
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut events = Events::by(Means { encode: slow, write }, folder.path().to_owned()).expect("a thread");
+        let streams: Vec<_> = (0..MOST_DRAWN + MOST_QUEUED + 1).map(|number| format!("stream{number}")).collect();
+        for stream in &streams {
+            events.begin(vec![with_picture(stream)], Fields::new(), Instant::now()).expect("begun");
+            assert!(events.end(Some(stream.clone())));
+            wait_for("its text", || folder.path().join(name_of(stream)).join(FILE).exists());
+        }
+        let snapshot_of = |stream: &str| read(folder.path(), &name_of(stream)).pictures[0].snapshot.clone();
+        let (last, others) = streams.split_last().expect("some");
+        let refused = format!("{MOST_QUEUED} pictures before it wait for the JPEG encoder");
+        assert_eq!(snapshot_of(last), Part::Failed(refused.clone()));
+        let is_said = || events.said.try_iter().any(|said| said.contains(&format!("no picture: {refused}")));
+        wait_for("it is said", is_said);
+        GOES_ON.store(true, Ordering::Release);
+        for stream in others {
+            wait_for(stream, || snapshot_of(stream) == Part::File("snapshot.jpg".to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_picture_that_the_disk_does_not_take_is_tried_again() {
+        // No file can be made in the place of this folder.
+        let in_the_way = |path: &Path| path.join("snapshot.jpg.part");
+        let hinder = |path: &Path, event: &Event| {
+            static ONCE: AtomicBool = AtomicBool::new(true);
+            if ONCE.swap(false, Ordering::AcqRel) {
+                fs::create_dir(path.join("snapshot.jpg.part")).expect("a folder");
+            }
+            write(path, event)
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let means = Means { encode: snapshot::jpeg, write: hinder };
+        let mut events = Events::by(means, folder.path().to_owned()).expect("a thread");
+        events.begin(vec![with_picture("stream1")], Fields::new(), Instant::now()).expect("begun");
+        assert!(events.end(Some("text".to_owned())));
+        let is_said = |what: &str| wait_for(what, || events.said.try_iter().any(|said| said.starts_with(what)));
+        is_said("The picture of the event is not saved yet: ");
+        let path = folder.path().join(name_of("stream1"));
+        assert_eq!(
+            read(folder.path(), &name_of("stream1")).pictures[0].snapshot,
+            Part::Awaited("snapshot.jpg".to_owned())
+        );
+        fs::remove_dir(in_the_way(&path)).expect("removed");
+        wait_for("its picture", || path.join("snapshot.jpg").exists());
+        is_said("Saved the event ");
     }
 
     /// The thread that encodes is left behind.
@@ -881,7 +1091,10 @@ mod tests {
         let means = Means { encode: snapshot::jpeg, write: write_or_not };
         let mut events = Events::by(means, folder.path().to_owned()).expect("a thread");
         events.begin(vec![with_picture("stream1")], Fields::new(), Instant::now()).expect("begun");
-        assert!(events.said.recv_timeout(LIMIT).is_ok_and(|said| said == "The event is not saved: the disk is full"));
+        let said = events.said.recv_timeout(LIMIT).expect("it is said");
+        let expected =
+            "The event is not saved yet: the disk is full. Make room there: it is tried again until the program ends";
+        assert_eq!(said, expected);
         wait_for("its picture", || folder.path().join(name_of("stream1")).join("snapshot.jpg").exists());
         IS_FULL.store(false, Ordering::Release);
         events.end(Some("text".to_owned()));
@@ -927,11 +1140,67 @@ mod tests {
         fs::write(&file, "").expect("a file");
         let mut events = Events::start(file).expect("a thread");
         events.begin(vec![seen("stream1")], Fields::new(), Instant::now()).expect("begun");
-        let said = events.said.recv_timeout(LIMIT).expect("it is said");
-        assert!(said.starts_with("No event can be saved: ") && said.contains("cannot make this folder"), "{said}");
-        events.end(Some("text".to_owned()));
-        let said = events.said.recv_timeout(LIMIT).expect("it is said again");
-        assert!(said.starts_with("No event was saved: ") && said.contains("cannot make this folder"), "{said}");
+        for is_typed in [false, true] {
+            if is_typed {
+                events.end(Some("text".to_owned()));
+            }
+            let said = events.said.recv_timeout(LIMIT).expect("it is said");
+            let is_it = said.starts_with("The event is not saved yet: ") && said.contains("cannot make this folder");
+            assert!(is_it, "{said}");
+        }
+    }
+
+    #[test]
+    fn texts_that_the_disk_does_not_take_when_they_are_there_are_saved_when_it_does() {
+        static IS_FULL: AtomicBool = AtomicBool::new(false);
+        let write_or_not = |path: &Path, event: &Event| match IS_FULL.load(Ordering::Acquire) {
+            true => Err("the disk is full".to_owned()),
+            false => write(path, event),
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let means = Means { encode: snapshot::jpeg, write: write_or_not };
+        let mut events = Events::by(means, folder.path().to_owned()).expect("a thread");
+        let streams = ["stream1", "stream2"];
+        for stream in streams {
+            IS_FULL.store(false, Ordering::Release);
+            events.begin(vec![seen(stream)], Fields::new(), Instant::now()).expect("begun");
+            wait_for("its file", || folder.path().join(name_of(stream)).join(FILE).exists());
+            IS_FULL.store(true, Ordering::Release);
+            assert!(events.end(Some(stream.to_owned())));
+            let is_said = |said: String| said.contains("not saved yet: the disk is full. Make room there");
+            wait_for("it is said", || events.said.try_iter().any(is_said));
+        }
+        let text = |stream: &str| read(folder.path(), &name_of(stream)).text;
+        assert_eq!(text("stream2"), "");
+        IS_FULL.store(false, Ordering::Release);
+        wait_for("their texts", || streams.iter().all(|stream| text(stream) == **stream));
+        // The folder of one is gone when its text is there.
+        events.begin(vec![seen("stream3")], Fields::new(), Instant::now()).expect("begun");
+        let path = folder.path().join(name_of("stream3"));
+        wait_for("its file", || path.join(FILE).exists());
+        fs::remove_dir_all(&path).expect("removed");
+        assert!(events.end(Some("stream3".to_owned())));
+        wait_for("its text", || path.join(FILE).exists() && text("stream3") == "stream3");
+    }
+
+    #[test]
+    fn several_events_that_have_no_folder_get_one_when_there_can_be_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dive = folder.path().join("dive");
+        fs::write(&dive, "").expect("a file");
+        let mut events = Events::start(dive.clone()).expect("a thread");
+        let streams = ["stream1", "stream2"];
+        for stream in streams {
+            events.begin(vec![with_picture(stream)], Fields::new(), Instant::now()).expect("begun");
+            assert!(events.end(Some(stream.to_owned())));
+        }
+        let are_said = |said: String| said.starts_with("2 events are not saved yet: ");
+        wait_for("it is said", || events.said.try_iter().any(are_said));
+        fs::remove_file(&dive).expect("removed");
+        for stream in streams {
+            wait_for(stream, || dive.join(name_of(stream)).join("snapshot.jpg").exists());
+            assert_eq!(read(&dive, &name_of(stream)).text, stream);
+        }
     }
 
     #[test]
@@ -942,7 +1211,7 @@ mod tests {
             fs::write(&dive, "").expect("a file");
             let mut events = Events::start(dive.clone()).expect("a thread");
             events.begin(vec![seen("stream1")], Fields::new(), Instant::now()).expect("begun");
-            assert!(events.said.recv_timeout(LIMIT).is_ok_and(|said| said.starts_with("No event can be saved: ")));
+            assert!(events.said.recv_timeout(LIMIT).is_ok_and(|said| said.starts_with("The event is not saved yet: ")));
             fs::remove_file(&dive).expect("removed");
             if !text.is_empty() {
                 events.end(Some(text.to_owned()));
@@ -970,7 +1239,7 @@ mod tests {
                 client.write_all(reply.unwrap_or_default().as_bytes()).expect("answered");
             }
         });
-        Api { stats, http: Http::default(), id: "nemo".to_owned() }
+        Api { id: "nemo".to_owned(), ..Api::new(stats, Http::default()) }
     }
 
     #[test]
@@ -992,7 +1261,9 @@ mod tests {
         {
             let ends = Ends { event: Arc::default(), program: Arc::default() };
             let path = folder.path().join(format!("{number}.mp4"));
-            let fetched = fetch(&serve(replies), "stream1", None, Instant::now(), &path, &ends);
+            let (stream, before, after) = ("stream1".to_owned(), AROUND, AROUND);
+            let around = Around { stream, moment: self::before(), captured: None, run: None, before, after };
+            let fetched = fetch(&serve(replies), &around, &path, &ends, |_| ());
             assert_eq!(fetched.as_ref().err().map(String::as_str), reason, "{number}");
             assert_eq!(path.exists(), reason.is_none(), "{number}");
         }

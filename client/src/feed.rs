@@ -223,11 +223,12 @@ impl Feed {
         lock(&self.seen).taken.clone().filter(|taken| taken.decoded == picture.decoded_at)
     }
 
-    /// Who is asked for a clip of this picture; and whether its server is the one that is watched now.
-    pub fn origin(&self, picture: &Picture) -> (Option<Api>, bool) {
+    /// Who is asked for a clip of this picture, and has this clock; and whether its server is the one that is watched
+    /// now.
+    pub fn origin(&self, picture: &Picture) -> (Option<Api>, Option<ServerClock>, bool) {
         match self.known(picture) {
-            Some(Taken { api, followed, .. }) if followed != self.viewer.followed() => (api, false),
-            _ => (self.viewer.api(), true),
+            Some(Taken { api, clock, followed, .. }) if followed != self.viewer.followed() => (api, clock, false),
+            _ => (self.viewer.api(), self.viewer.clock(), true),
         }
     }
 
@@ -440,10 +441,10 @@ mod tests {
         follow("Nemo");
         let api = |host: &str| {
             let stats = format!("http://{host}:8080/api/stats").parse().expect("a URL");
-            feed.viewer.set_api(Some(Api { stats, http: Http::default(), id: String::new() }));
+            feed.viewer.set_api(Some(Api::new(stats, Http::default())));
         };
         let origin = |picture: &Picture| {
-            let (api, is_watched) = feed.origin(picture);
+            let (api, _, is_watched) = feed.origin(picture);
             (api.and_then(|api| api.stats.host_str().map(str::to_owned)), is_watched)
         };
         api("nemo");

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::align::{Limits, Wish};
 use crate::aligned::Aligned;
 use crate::beat::Beat;
-use crate::clip::Clips;
+use crate::clip::{Around, Clips};
 use crate::clock::Clocks;
 use crate::decode::{Picture, PictureForm};
 use crate::display::{Command, Grid, Layout, STALE_AFTER, Snapped, Stage, ViewModel};
@@ -41,6 +41,8 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(2);
 /// What was chosen is said for so long, and a list.
 const SAID_FOR: Duration = Duration::from_secs(3);
 const LISTED_FOR: Duration = Duration::from_secs(6);
+/// What the key C saves, where so much is kept.
+const LAST: Duration = Duration::from_secs(30);
 /// What is said of the alignment changes no more often.
 const TOLD_INTERVAL: Duration = Duration::from_millis(500);
 /// The server's list is looked at so often.
@@ -367,7 +369,19 @@ impl Feeds {
         }
         let viewer = &self.panes()[0].viewer;
         match (&self.clips, viewer.api()) {
-            (Some(clips), Some(api)) => clips.fetch(api, viewer.about(None, now)),
+            (Some(clips), Some(api)) => {
+                let about = viewer.about(None, now);
+                let latest = viewer.clock().and_then(|clock| clock.latest(now));
+                let wanted = Around {
+                    stream: about.stream.clone(),
+                    moment: now,
+                    captured: latest.map(|(captured, _)| captured),
+                    run: latest.map(|(_, run)| run),
+                    before: api.kept.unwrap_or(LAST).min(LAST),
+                    after: Duration::ZERO,
+                };
+                clips.fetch(api, about, wanted)
+            }
             (None, _) => "No clip was saved: there is no folder for it",
             (_, None) => "No clip was saved: the sender has no HTTP API that is known here",
         }
@@ -534,17 +548,21 @@ impl Stage for Feeds {
             let snapped = shown.iter().find(|snapped| snapped.id == feed.id);
             let nothing = || {
                 let picture = Err("there was no picture".to_owned());
-                Seen { picture, about: feed.nothing(now), captured: None, api: feed.viewer.api() }
+                let (api, latest) = (feed.viewer.api(), feed.viewer.clock().and_then(|clock| clock.latest(now)));
+                let (captured, run) = latest.unzip();
+                Seen { picture, about: feed.nothing(now), captured, run, api }
             };
             let Some(snapped) = snapped else { return nothing() };
-            let (api, is_watched) = feed.origin(snapped.picture);
+            let (api, clock, is_watched) = feed.origin(snapped.picture);
             let Some(snapshot) = feed.snapshot(snapped.picture, snapped.is_moving, now) else { return nothing() };
             let Snapshot { picture, mut about } = snapshot;
             if !is_watched {
                 telemetry.clear();
                 about.remarks.push("Another server is connected by now: its telemetry is left out.".to_owned());
             }
-            Seen { picture: Ok(picture), about, captured: snapped.picture.captured, api }
+            let (latest, run) = clock.and_then(|clock| clock.latest(now)).unzip();
+            let captured = snapped.picture.captured.or(latest);
+            Seen { picture: Ok(picture), about, captured, run, api }
         };
         let seen = self.panes().iter().map(&mut seen).collect();
         let begun = match &mut self.events {

@@ -681,7 +681,7 @@ mod tests {
     /// Of a vehicle at this port.
     fn job(folder: &tempfile::TempDir, port: u16) -> Job {
         let stats = Url::parse(&format!("http://127.0.0.1:{port}/api/stats")).expect("a URL");
-        let vehicle = Some((Api { stats, http: whep::Http::default(), id: String::new() }, String::new()));
+        let vehicle = Some((Api::new(stats, whep::Http::default()), String::new()));
         let reel = Arc::new(Reel::of(folder.path(), vehicle));
         Job { number: 1, reel, run: 1, after: at(0), missing: vec![at(40)], not_before: Instant::now() }
     }
@@ -728,7 +728,7 @@ mod tests {
     #[test]
     fn a_stream_is_asked_for_by_its_name() {
         let stats = Url::parse("http://10.0.0.2:8080/api/stats").expect("a URL");
-        let vehicle = Api { stats, http: whep::Http::default(), id: String::new() };
+        let vehicle = Api::new(stats, whep::Http::default());
         let url = range(place(&vehicle, RING, "bow/stream 1"), at(0), at(1));
         let expected = "http://10.0.0.2:8080/api/ring?stream=bow%2Fstream+1&from=1700000000000000&to=1700000000001000";
         assert_eq!(url.as_str(), expected);

@@ -872,7 +872,7 @@ mod tests {
     fn many_short_recordings_of_a_vehicle_that_is_silent_do_not_keep_the_next_from_beginning() {
         let mut bench = bench(true);
         let stats = url::Url::parse("http://127.0.0.1:9/api/stats").expect("a URL");
-        bench.tape.set_vehicle(Some(Api { stats, http: crate::whep::Http::default(), id: String::new() }));
+        bench.tape.set_vehicle(Some(Api::new(stats, crate::whep::Http::default())));
         for number in 0..UNSETTLED as u32 + 4 {
             bench.run(number * 10..number * 10 + 5);
             let unsettled = lock(&bench.recording.reels).open.iter().filter(|reel| !reel.is_settled()).count();
@@ -886,7 +886,7 @@ mod tests {
     fn another_vehicle_is_not_asked_for_what_the_former_one_sent_nor_the_former_for_its() {
         let mut bench = bench(true);
         let stats = url::Url::parse("http://127.0.0.1:9/api/stats").expect("a URL");
-        bench.tape.set_vehicle(Some(Api { stats, http: crate::whep::Http::default(), id: String::new() }));
+        bench.tape.set_vehicle(Some(Api::new(stats, crate::whep::Http::default())));
         bench.run(0..5);
         let first = lock(&bench.tape.state).reel.clone().expect("it records");
         bench.tape.set_source(source("Dory", "bow/stream1"));
@@ -899,7 +899,7 @@ mod tests {
     fn a_vehicle_that_is_tried_again_is_asked_for_the_stream_that_was_watched() {
         let mut bench = bench(true);
         let stats = url::Url::parse("http://127.0.0.1:9/api/stats").expect("a URL");
-        let vehicle = Some(Api { stats, http: crate::whep::Http::default(), id: String::new() });
+        let vehicle = Some(Api::new(stats, crate::whep::Http::default()));
         bench.tape.set_vehicle(vehicle.clone());
         bench.run(0..5);
         let reel = lock(&bench.tape.state).reel.clone().expect("it records");
@@ -943,7 +943,7 @@ mod tests {
             }
         });
         let (stats, http) = (url::Url::parse(&stats).expect("a URL"), crate::whep::Http::default());
-        (Api { stats, http, id: String::new() }, told)
+        (Api::new(stats, http), told)
     }
 
     #[test]

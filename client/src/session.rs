@@ -313,7 +313,7 @@ async fn watch(
         clock.begin(&config.http, Instant::now());
     }
     viewer.set_clock(clock.clone());
-    let api = server.stats.clone().map(|stats| Api { stats, http: config.http.clone(), id: String::new() });
+    let api = server.stats.clone().map(|stats| Api::new(stats, config.http.clone()));
     viewer.tape.set_vehicle(api.clone());
     viewer.set_api(api);
     let _standing = guide.stands(server, way.transport());

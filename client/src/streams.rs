@@ -14,6 +14,8 @@ pub struct Listed {
     pub doubt: Doubt,
     /// Whose time that of its pictures is.
     pub capture_time: CaptureTime,
+    /// Seconds for which the server's ring has its pictures for certain.
+    pub kept: Option<u64>,
 }
 
 /// Why pictures that come may not be live ones of the camera.
@@ -60,6 +62,7 @@ impl Listed {
             pixels,
             doubt,
             capture_time: stream.capture_time,
+            kept: stream.ring.as_ref().map(|ring| ring.limit_seconds),
         }
     }
 
@@ -265,6 +268,7 @@ mod tests {
             pixels,
             doubt: Doubt::None,
             capture_time: CaptureTime::Source,
+            kept: None,
         };
         Lineup::of(&streams.iter().map(listed).collect::<Vec<_>>())
     }

@@ -349,7 +349,8 @@ impl Viewer {
     /// By which the server of the newest session is asked for more.
     pub fn api(&self) -> Option<Api> {
         let state = self.lock();
-        state.api.clone().map(|api| Api { id: state.id.clone(), ..api })
+        let kept = state.listed().and_then(|listed| listed.kept).map(Duration::from_secs);
+        state.api.clone().map(|api| Api { id: state.id.clone(), kept, ..api })
     }
 
     pub fn set_api(&self, api: Option<Api>) {
@@ -675,7 +676,7 @@ mod tests {
         viewer.set_server(server("Nemo", "stream1"));
         viewer.set_streams(vec![listed("stream1", "bow"), listed("arm/stream1", "arm")]);
         let stats = "http://10.0.0.2:8080/api/stats".parse().expect("a URL");
-        viewer.set_api(Some(Api { stats, http: Http::default(), id: String::new() }));
+        viewer.set_api(Some(Api::new(stats, Http::default())));
         viewer.set_server(server("Nemo", "stream1"));
         assert_eq!(viewer.called(), "Nemo bow/stream1");
         assert!(viewer.api().is_some());
@@ -691,7 +692,7 @@ mod tests {
         let named = |address: &str| Server { address: address.to_owned(), ..Server::default() };
         viewer.set_server(named("10.0.0.2:8080"));
         let stats = "http://10.0.0.2:8080/api/stats".parse().expect("a URL");
-        viewer.set_api(Some(Api { stats, http: Http::default(), id: String::new() }));
+        viewer.set_api(Some(Api::new(stats, Http::default())));
         viewer.set_name("Nemo".to_owned());
         viewer.set_id("nemo");
         let id = || viewer.api().map(|api| api.id);

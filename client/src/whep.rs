@@ -35,10 +35,11 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Of a question over a connection that is kept: longer than a queue on the way.
 const TALK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of a connection as a whole: it is opened again then, as one over a link that is lost shows no end.
+/// Of a connection as a whole, whose head is waited for as for other answers: it is opened again then, as one over a
+/// link that is lost shows no end.
 const EVENTS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of a clip as a whole: half a minute of what is watched, at the tenth of the link that the server gives for it.
-const CLIP_TIMEOUT: Duration = Duration::from_secs(600);
+const CLIP_LIMIT: Duration = Duration::from_secs(600);
 /// Of an answer that may take long, between two pieces: longer than an outage, as the server holds the rest of it.
 const SILENCE: Duration = Duration::from_secs(45);
 const MAX_REDIRECTS: usize = 3;
@@ -332,9 +333,7 @@ impl Talk {
 
 /// What `/api/ring/pictures` of a rov-server gives, however long that takes as long as something comes. Blocks.
 pub fn ring_pictures(url: &Url, http: &Http) -> Result<impl io::Read + use<>, WhepError> {
-    let config = config().timeout_connect(Some(TALK_TIMEOUT)).timeout_recv_response(Some(TALK_TIMEOUT));
-    // It is given at the pace of a slow link; where nothing comes, TCP alone would wait for minutes.
-    let agent = with_parts(config.timeout_per_read(Some(SILENCE)).build(), http);
+    let agent = patient_agent(TALK_TIMEOUT, None, http);
     let (url, mut reply) =
         http.ask((url, url), Connection::Kept(&agent), |agent, url, login| by(agent.get(url), login).call())?;
     match reply.status().as_u16() {
@@ -353,8 +352,9 @@ fn json<T: DeserializeOwned>(url: Url, mut reply: Response<ureq::Body>) -> Resul
 
 /// `GET /api/events` of a rov-server, for half a minute. Blocks.
 pub fn events(url: &Url, http: &Http) -> Result<impl io::Read + use<>, WhepError> {
+    let agent = patient_agent(TALK_TIMEOUT, Some(EVENTS_TIMEOUT), http);
     let (url, mut reply) =
-        http.ask((url, url), Connection::New(EVENTS_TIMEOUT), |agent, url, login| by(agent.get(url), login).call())?;
+        http.ask((url, url), Connection::Kept(&agent), |agent, url, login| by(agent.get(url), login).call())?;
     match reply.status().as_u16() {
         200..=299 => Ok(reply.into_body().into_reader()),
         status => Err(WhepError::Refused { reason: error_text(&body(&mut reply, &url)?), url, status }),
@@ -369,6 +369,24 @@ pub struct Api {
     pub http: Http,
     /// Whose it is; empty: not known.
     pub id: String,
+    /// How long its ring has for certain what the stream sent, where it says so.
+    pub kept: Option<Duration>,
+}
+
+/// Which pictures of a stream a clip is to have: the last seconds, or all that are kept; or those of these times, which
+/// a server of an earlier version does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub seconds: Option<u64>,
+    pub times: Option<Times>,
+}
+
+/// From one time of capture to another, by the clock of this run of the server, where that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    pub from: Captured,
+    pub to: Captured,
+    pub run: Option<u64>,
 }
 
 /// A clip that the server has begun to send.
@@ -381,8 +399,12 @@ pub struct Clip {
 }
 
 impl Api {
-    /// `GET /api/clip`: the last seconds of a stream, of its only one where it has no name. Blocks.
-    pub fn clip(&self, stream: &str, seconds: Option<u64>) -> Result<Clip, WhepError> {
+    pub fn new(stats: Url, http: Http) -> Self {
+        Self { stats, http, id: String::new(), kept: None }
+    }
+
+    /// `GET /api/clip` of a stream, of its only one where it has no name, which begins to come within `head`. Blocks.
+    pub fn clip(&self, stream: &str, Asked { seconds, times }: Asked, head: Duration) -> Result<Clip, WhepError> {
         let not = |reason: &str| WhepError::NotWhep { url: self.stats.clone(), reason: reason.to_owned() };
         let mut url = self.stats.join("clip").map_err(|error| not(&error.to_string()))?;
         if !stream.is_empty() {
@@ -391,8 +413,14 @@ impl Api {
         if let Some(seconds) = seconds {
             url.query_pairs_mut().append_pair("seconds", &seconds.to_string());
         }
+        if let Some(Times { from, to, run }) = times {
+            let given = [("from", Some(from.micros())), ("to", Some(to.micros())), ("run", run)];
+            let given = given.into_iter().filter_map(|(name, value)| Some((name, value?.to_string())));
+            url.query_pairs_mut().extend_pairs(given);
+        }
         let get = |agent: &ureq::Agent, url: &str, login: Option<&str>| by(agent.get(url), login).call();
-        let (url, mut reply) = self.http.ask((&self.stats, &url), Connection::New(CLIP_TIMEOUT), get)?;
+        let agent = patient_agent(head, Some(CLIP_LIMIT), &self.http);
+        let (url, mut reply) = self.http.ask((&self.stats, &url), Connection::Kept(&agent), get)?;
         let status = reply.status().as_u16();
         if !(200..=299).contains(&status) {
             return Err(WhepError::Refused { reason: error_text(&body(&mut reply, &url)?), url, status });
@@ -480,6 +508,13 @@ fn ask_anew<T>(
 fn agent(timeout: Duration, connect_timeout: Duration, http: &Http) -> ureq::Agent {
     let config = config().timeout_connect(Some(connect_timeout)).timeout_global(Some(timeout)).build();
     with_parts(config, http)
+}
+
+/// For an answer that begins within `head`, and is then given at the pace of a slow link, within `whole`; where nothing
+/// comes, TCP alone would wait for minutes.
+fn patient_agent(head: Duration, whole: Option<Duration>, http: &Http) -> ureq::Agent {
+    let config = config().timeout_resolve(Some(head)).timeout_connect(Some(head)).timeout_recv_response(Some(head));
+    with_parts(config.timeout_per_read(Some(SILENCE)).timeout_global(whole).build(), http)
 }
 
 fn config() -> ConfigBuilder<AgentScope> {

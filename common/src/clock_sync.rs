@@ -133,6 +133,13 @@ impl ClockSync {
         Ok(Age { age: duration(age), bound: duration(bound) })
     }
 
+    /// What may have been captured by `now`, at the latest, and the run whose clock says so; none where nothing is
+    /// known.
+    pub fn latest(&self, now: Instant) -> Option<(Captured, u64)> {
+        let Interval { high, run, .. } = self.known?.at(now);
+        Some((Captured(duration(self.local(now) + high)), run))
+    }
+
     fn local(&self, at: Instant) -> i128 {
         let (after, before) = (at.saturating_duration_since(self.origin), self.origin.saturating_duration_since(at));
         after.as_nanos() as i128 - before.as_nanos() as i128

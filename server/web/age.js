@@ -56,6 +56,12 @@ export class ClockSync {
     this.#at = null
   }
 
+  /** What may have been captured by `now`, at the latest, and the run whose clock says so; null where nothing is known. */
+  latest(now) {
+    if (this.isUnknown) return null
+    return { captured: now + this.#high + Math.abs(now - this.#at) * DRIFT, run: this.#run }
+  }
+
   /**
    * How old something is that was captured then by the server's clock, and by how much that may be wrong; null: not
    * known, as what was captured later than now for certain proves that what is known of the clock holds no more.

@@ -3,6 +3,10 @@
 import { ask } from "./login.js"
 
 const RETRY_MS = 2000
+/** The server says something each 10 s; a connection that was lost with the link shows no end. */
+const SILENCE_MS = 15000
+/** For the answer to begin. */
+const HEAD_MS = 5000
 /** By the name of the event: who is to be called with its data. */
 const listeners = new Map()
 /** Ends the connection; null while there is none. */
@@ -39,12 +43,22 @@ function tell(name, text) {
 /** `EventSource` cannot be given a login. */
 async function follow(signal) {
   while (!signal.aborted) {
+    const end = new AbortController(), left = () => end.abort()
+    signal.addEventListener("abort", left)
+    let silence
+    const within = ms => {
+      clearTimeout(silence)
+      silence = setTimeout(left, ms)
+    }
     try {
-      const reply = await ask("api/events", { signal })
+      within(HEAD_MS)
+      const reply = await ask("api/events", { signal: end.signal })
+      within(SILENCE_MS)
       if (reply.ok) tell("connected", "null")
       const reader = reply.ok ? reply.body.pipeThrough(new TextDecoderStream()).getReader() : null
       let name = ""
       for (let text = "", part; reader && !(part = await reader.read()).done;) {
+        within(SILENCE_MS)
         const lines = (text + part.value).split("\n")
         text = lines.pop()
         for (const line of lines) {
@@ -54,6 +68,10 @@ async function follow(signal) {
       }
     } catch {
       // The server is away, or nobody listens any more.
+    } finally {
+      clearTimeout(silence)
+      signal.removeEventListener("abort", left)
+      end.abort()
     }
     if (!signal.aborted) await new Promise(resolve => setTimeout(resolve, RETRY_MS))
   }

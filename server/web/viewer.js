@@ -30,6 +30,8 @@ const PLACE_MS = 1000
 const FIRST_TIME = Date.UTC(2025, 0)
 /** It is said so often that a clip has not come yet. */
 const CLIP_TOLD_MS = 10000
+/** For so long a file can be taken that the browser may have refused. */
+const OFFERED_MS = 120000
 /** Between two tries to keep the screen on. */
 const SCREEN_RETRY_MS = 10000
 /** A chosen stream that has no picture by then is shown without: the pilot wants to know how it is. */
@@ -588,9 +590,12 @@ async function snapshot() {
   }
 }
 
+/** What this server keeps of a stream. */
+const ringOf = (server, stream) => server?.streams.find(({ name }) => name === stream)?.ring
+
 /** What the clip button can save, of the stream that is shown. */
 function renderClip() {
-  const ring = page.server?.streams.find(({ name }) => name === shownStream())?.ring
+  const ring = ringOf(page.server, shownStream())
   $("clip").hidden = !page.mayWatch || !ring || Boolean(grid)
   const save = ring ? `Save the last ${Math.min(CLIP_S, ring.limit_seconds)} s (C)` : ""
   const title = clipStop ? "Break off the clip (C)" : save
@@ -608,7 +613,10 @@ async function clip() {
   const waiting = setInterval(wait, CLIP_TOLD_MS)
   toast("Saving the last seconds…")
   const doubt = doubtful(what(main).doubt ?? {})
-  toast(await saveClip(shownStream(), page.server?.id, clipStop, doubt ? `${doubt.title}. ${doubt.detail}` : ""))
+  const kept = ringOf(page.server, shownStream())?.limit_seconds, before = Math.min(CLIP_S, kept ?? CLIP_S) * 1000
+  const around = { stream: shownStream(), moment: begun, ...Watched.latest(), before, after: 0 }
+  const options = { server: page.server?.id, kept, signal: clipStop.signal }
+  toast(await saveClip(around, options, doubt ? `${doubt.title}. ${doubt.detail}` : ""))
   clearInterval(waiting)
   clipStop = null
 }
@@ -639,10 +647,11 @@ function newNote() {
     toast(reason)
     return refused(reason)
   }
-  const { about, png, telemetry, ring, server, isBehind } = picture()
+  const { about, age, png, telemetry, ring, server, isBehind } = picture()
+  const latest = Watched.latest(), captured = latest ? main.lastCaptured ?? latest.captured - age : undefined
   return new Note({
-    ...about, picture: png, telemetry, server: server?.id, kept: ring?.limit_seconds,
-    noClip: isBehind && "another server answers by now",
+    ...about, picture: png, telemetry, moment: clock(), captured, run: latest?.run, server: server?.id,
+    kept: ring?.limit_seconds, noClip: isBehind && "another server answers by now",
   })
 }
 
@@ -659,7 +668,7 @@ $("event").addEventListener("submit", async submitted => {
   if (!closed) return
   saving += 1
   toast("Saving the event…")
-  toast(await closed.save($("event-text").value, toast).catch(error => `The event was not saved: ${error.message}`))
+  toast(await closed.save($("event-text").value, toast, offer).catch(error => `The event was not saved: ${error.message}`))
   saving -= 1
 })
 function cancelNote() {
@@ -669,6 +678,23 @@ function cancelNote() {
 const isEscape = ({ key, isComposing, keyCode }) => key === "Escape" && !isComposing && keyCode !== 229
 $("event").addEventListener("keydown", event => { if (isEscape(event)) cancelNote() })
 $("event-cancel").addEventListener("click", cancelNote)
+
+/**
+ * Downloads a file, and shows a link to it for a while: so long after the key a browser may ask first, or refuse, where the
+ * link is a key of its own.
+ */
+function offer(blob, name) {
+  keepFile(blob, name)
+  const link = document.createElement("a")
+  Object.assign(link, { href: URL.createObjectURL(blob), download: name, textContent: `Not saved? ${name}` })
+  const drop = () => {
+    link.remove()
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000)
+  }
+  link.addEventListener("click", drop)
+  setTimeout(drop, OFFERED_MS)
+  $("offered").append(link)
+}
 
 let toastTimer = 0
 function toast(text) {

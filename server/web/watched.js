@@ -276,6 +276,11 @@ export class Watched {
     for (const feed of Watched.#feeds) feed.#clockRead(answer)
   }
 
+  /** What may have been captured by now, as `ClockSync` tells it. */
+  static latest() {
+    return Watched.#sync.latest(performance.now())
+  }
+
   #clockRead({ error, pictures, doubts, first }) {
     if (error) return void (this.ageUnknown ||= `The server does not tell its clock: ${error.message}`)
     this.#anchor = pictures[this.session?.id] ?? this.#anchor

@@ -74,8 +74,62 @@ fn a_clip_is_a_file_that_begins_with_a_keyframe_and_has_the_last_seconds() {
     let head = http::request_with("HEAD", &server.url("/api/clip"), &[], b"");
     assert_eq!((head.status, head.header("content-type")), (200, "video/mp4"), "{head:?}");
     assert_eq!((head.header("cache-control"), head.header("content-disposition")), ("no-store", ""), "{head:?}");
+    assert_eq!(head.headers.get("content-length"), None, "nobody knows how long it would be");
     let kept = ring(&server);
     assert!(kept.bytes > 0 && kept.bytes <= kept.limit && kept.limit_seconds == 10, "{kept:?}");
+}
+
+/// What `/api/clip` gives for these times of capture, in microseconds: when its first picture and its last were
+/// captured.
+fn between(server: &Server, from: u64, to: u64, more: &str) -> (f64, f64) {
+    let path = format!("/api/clip?from={from}&to={to}{more}");
+    // Refused while the place of the one before rests.
+    let clip = until("a clip", START, || Some(jpeg::get(server.address, &path)).filter(|clip| clip.status != 503));
+    assert_eq!(clip.status, 200, "{clip:?}");
+    let number = |name: &str| clip.header(name).parse::<f64>().expect("seconds");
+    let begun = number("x-timestamp");
+    (begun, begun + number("x-content-duration"))
+}
+
+#[test]
+fn a_clip_by_times_of_capture_is_the_same_however_late_it_is_asked_for() {
+    let server = start(&["--always-encode", "--keyframe-interval", "1", "--ring", "5s"]);
+    until_true("something is kept", START, || ring(&server).seconds >= 4.0);
+    let listed = || http::get(&server.url("/api/ring?from=0&to=99999999999999999")).json();
+    let first = listed();
+    let times: Vec<_> =
+        first["pictures_us"].as_array().expect("times").iter().filter_map(|time| time.as_u64()).collect();
+    let (from, to, run) = (times[times.len() - 30], times[times.len() - 10], first["run"].as_u64().expect("a run"));
+    let seconds = |micros: u64| micros as f64 / 1e6;
+    let is_it = |(begun, ended): (f64, f64)| {
+        let (early, late) = (seconds(from) - begun, ended - seconds(to));
+        // From the keyframe before it, to the end of its last picture.
+        assert!((-0.01..1.5).contains(&early) && (-0.01..0.2).contains(&late), "{early} s early, {late} s late");
+        begun
+    };
+    let begun = is_it(between(&server, from, to, ""));
+    assert_eq!(is_it(between(&server, from, to, &format!("&run={run}&seconds=3"))), begun);
+    let later = to + 1_000_000;
+    until_true("pictures come", START, || {
+        listed()["pictures_us"].as_array().is_some_and(|all| all.last().is_some_and(|last| last.as_u64() > Some(later)))
+    });
+    assert_eq!(is_it(between(&server, from, to, "")), begun, "a second later");
+    let refused = |query: &str| {
+        let get = || http::get(&server.url(&format!("/api/clip?{query}")));
+        let reply = until("a refusal", START, || Some(get()).filter(|reply| reply.status != 503));
+        (reply.status, reply.error())
+    };
+    let (status, reason) = refused(&format!("from={from}&to={to}&run={}", run + 1));
+    assert!(status == 410 && reason.contains("started again"), "{status} {reason}");
+    let (status, reason) = refused("from=1000000&to=2000000");
+    assert!(status == 410 && reason.contains("any more"), "{status} {reason}");
+    let (status, reason) = refused("from=99999999999999998&to=99999999999999999");
+    assert!(status == 409 && reason.contains("of that time"), "{status} {reason}");
+    for wrong in ["from=1", "to=1", "from=2&to=1", "from=x&to=1"] {
+        assert_eq!(refused(wrong).0, 422, "{wrong}");
+    }
+    until_true("it is not kept any more", 3 * START, || listed()["kept_from_us"].as_u64() > Some(to));
+    assert_eq!(refused(&format!("from={from}&to={to}")).0, 410);
 }
 
 #[test]

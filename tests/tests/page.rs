@@ -724,8 +724,8 @@ fn unzip(zip: &[u8]) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn the_page_notes_an_event_as_the_client_does() {
-    let server =
-        Server::start(&["--name", "deep", "--width", "640", "--height", "360", "--telemetry", "udp://127.0.0.1:0"]);
+    let picture = ["--width", "640", "--height", "360", "--ring", "10min"];
+    let server = Server::start(&[&["--name", "deep", "--telemetry", "udp://127.0.0.1:0"][..], &picture].concat());
     server.wait_until_running();
     let address = server.stats().telemetry.expect("telemetry").addresses.remove(0).replace("udp://", "");
     let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
@@ -740,12 +740,14 @@ fn the_page_notes_an_event_as_the_client_does() {
         chromium.evaluate(&page, "import('/written.js').then(written => written.measured().depth?.value === 12.5)")
             == true
     });
-    // An outage begins, whose end the test says, and others have their clips then.
-    let outage = "globalThis.clips = 0; const real = fetch; \
-                  const isOver = new Promise(resolve => globalThis.endOutage = resolve); \
+    chromium.wait_for(&page, "import('/watched.js').then(({ Watched }) => Watched.latest() !== null)", wait::START);
+    // An outage begins, which takes what is asked and whose end the test says, and others have their clips then.
+    let outage = "globalThis.clips = 0; globalThis.isOver = false; globalThis.asked = []; const real = fetch; \
                   globalThis.fetch = async (path, options) => { \
                   if (!path.startsWith('api/clip')) return real(path, options); \
-                  await isOver; \
+                  asked.push(path); \
+                  if (!isOver) return new Promise((_, fail) => \
+                  options.signal.addEventListener('abort', () => fail(options.signal.reason))); \
                   const failures = clips++; \
                   if (failures === 0) throw new TypeError('Failed to fetch'); \
                   return failures === 1 ? new Response('{}', { status: 503 }) : real(path, options) }; 0";
@@ -782,7 +784,8 @@ fn the_page_notes_an_event_as_the_client_does() {
     chromium.wait_for(&page, &format!("/^Saved \\S+_event\\.zip; its clip follows$/.test({toast})"), wait::START);
     let zip = until("the event", wait::SOON, || downloaded(folder.path(), "zip"));
     assert_eq!(chromium.evaluate(&page, "clips"), 0, "before its clip can come");
-    chromium.evaluate(&page, "endOutage(); 0");
+    chromium.wait_for(&page, "asked.length >= 2", 2 * wait::START);
+    chromium.evaluate(&page, "isOver = true; 0");
     let name = zip.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let event_in = |zip: &Path, expected: &[&str]| {
         let files = unzip(&std::fs::read(zip).expect("the event"));
@@ -805,10 +808,38 @@ fn the_page_notes_an_event_as_the_client_does() {
     assert_eq!((event.text.as_str(), event.vehicle.as_str(), event.place.depth), ("a squid <3", "deep", Some(12.5)));
     assert_eq!(event.telemetry["depth"].text, "12.5 m");
     assert_eq!(event.pictures[0].clip, Part::File("clip.mp4".to_owned()));
+    // It is asked for by when its pictures were captured, however late.
+    let times = "new Set(asked.map(path => { const query = new URLSearchParams(path.split('?')[1]); \
+                 return ['from', 'to', 'run'].map(name => query.get(name)).join() })).size + asked[0]";
+    let times = chromium.evaluate(&page, times);
+    let times = times.as_str().expect("a text");
+    assert!(times.starts_with("1api/clip?") && times.contains("&from=1") && times.contains("&run=1"), "{times}");
+    assert_eq!(event.pictures[0].remarks, early.pictures[0].remarks, "nothing is said against the clip");
+    // Where the browser refuses a second download there is a link to it.
+    let link = "document.querySelector('#offered a').download";
+    assert_eq!(chromium.evaluate(&page, link), format!("{name}_clip.zip"));
     // Whose clip it is, is known.
-    let other = "import('/clip.js').then(clip => clip.fetchClip('stream1', 1, undefined, 'other')) \
-                 .catch(error => error.message)";
-    assert_eq!(chromium.evaluate(&page, other), "another server answers there by now");
+    let with = "const { clock } = await import('/watched.js'); const { fetchClip } = await import('/clip.js'); \
+                const around = { stream: 'stream1', moment: clock(), before: 1000, after: 0 }; \
+                const options = { signal: new AbortController().signal }";
+    let other = format!(
+        "(async () => {{ {with}; await fetchClip(around, {{ ...options, server: 'other' }}) }})() \
+                 .catch(error => error.message)"
+    );
+    assert_eq!(chromium.evaluate(&page, &other), "another server answers there by now");
+    // It is given up where the ring cannot have it any more.
+    let late = format!(
+        "(async () => {{ {with}; const real = fetch; globalThis.fetch = async (path, options) => \
+                 path.startsWith('api/clip') ? new Response('{{\"error\":\"busy\"}}', {{ status: 503 }}) : real(path, options); \
+                 await fetchClip(around, {{ ...options, kept: 1 }}).finally(() => {{ globalThis.fetch = real }}) }})() \
+                 .catch(error => error.message)"
+    );
+    let late = chromium.evaluate(&page, &late);
+    assert!(
+        late.as_str()
+            .is_some_and(|why| why.starts_with("busy; given up after ") && why.ends_with(" keeps 1 s (--ring)")),
+        "{late}"
+    );
     // What others read it by.
     let sum =
         chromium.evaluate(&page, "import('/zip.js').then(zip => zip.crc32(new TextEncoder().encode('123456789')))");
@@ -848,6 +879,26 @@ fn a_clip_that_does_not_come_is_said_to_be_waited_for_and_can_be_broken_off() {
     chromium.evaluate(&page, press);
     chromium.wait_for(&page, &format!("{toast} === 'No clip was saved: it was broken off'"), wait::SOON);
     chromium.wait_for(&page, "document.getElementById('clip').title.startsWith('Save the last')", wait::SOON);
+}
+
+#[test]
+fn a_connection_of_events_that_was_lost_with_the_link_is_opened_again() {
+    let server = Server::start(&["--telemetry", "udp://127.0.0.1:0"]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    // Of one the answer never begins, of the next nothing comes.
+    let lost = "globalThis.opened = 0; const { fetch: real, setTimeout: later } = globalThis; \
+                globalThis.setTimeout = (then, ms) => later(then, ms / 50); \
+                globalThis.fetch = async (path, options) => { if (path !== 'api/events') return real(path, options); \
+                opened += 1; const lost = fail => options.signal.addEventListener('abort', () => fail(options.signal.reason)); \
+                if (opened === 1) return new Promise((_, fail) => lost(fail)); \
+                const start = stream => lost(reason => stream.error(reason)); \
+                return opened === 2 ? new Response(new ReadableStream({ start })) : real(path, options) }; \
+                import('/events.js').then(({ listen, reconnect }) => { listen('state', () => 0); reconnect(); return 0 })";
+    assert_eq!(chromium.evaluate(&page, lost), 0);
+    chromium.wait_for(&page, "opened > 2", wait::START);
+    assert_eq!(chromium.complaints(), Vec::<String>::new());
 }
 
 #[test]

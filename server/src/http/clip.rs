@@ -1,4 +1,5 @@
-//! `/api/clip`: the last seconds of a stream as a file, out of its ring (`output/ring`), for whoever may watch.
+//! `/api/clip`: the last seconds of a stream, or those around a moment, as a file out of its ring (`output/ring`), for
+//! whoever may watch.
 //!
 //! A clip holds the pictures that were in the ring, also those that the ring has left out since, and makes the file of
 //! them one by one, as the connection takes them. After a limit it lets go of them, whatever the connection does.
@@ -8,12 +9,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream as Pieces};
 use rov_common::api::{CLIP_PATH, SERVER_ID_HEADER};
 use rov_common::capture_clock::Captured;
 use rov_common::codec::Codec;
@@ -25,8 +27,11 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::ring::{Place, Places};
+use super::connections::Patience;
+use super::ring::{Place, Places, Range};
 use super::{Api, Arrival, Choice, Failure};
+use crate::output::ring::RingOutput;
+use crate::stream::Stream;
 
 /// Clips of a stream at once, and of them to one address: each may hold as much as its ring.
 const CLIPS: usize = 4;
@@ -62,13 +67,39 @@ fn busy() -> Response {
     (again, Failure(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response()
 }
 
+/// The last seconds, or from one time of capture to another, which is the same however late it is asked for: then of
+/// this run of the server alone, where one is named.
 #[derive(Deserialize)]
 pub(super) struct Wish {
     /// Read here, so that what is no number is told like what is too large.
     seconds: Option<String>,
+    run: Option<u64>,
 }
 
 impl Wish {
+    fn pictures(&self, range: Range, stream: &Stream, ring: &RingOutput) -> Result<Vec<Picture>, Failure> {
+        let name = stream.name();
+        let (pictures, why) = if range.is_given() {
+            let (from, to) = range.times()?;
+            if self.run.is_some_and(|run| run != stream.clock().run()) {
+                let why = "the server was started again since: what was captured before is not kept";
+                return Err(Failure(StatusCode::GONE, why.to_owned()));
+            }
+            let pictures = ring.around(from, to);
+            if let Some(oldest) = ring.times(from, to, 0).0.filter(|oldest| pictures.is_empty() && to < *oldest) {
+                let since = (oldest.0 - to.0).as_secs_f64();
+                let why =
+                    format!("nothing of {name} is kept of that time any more: what is kept begins {since:.1} s later");
+                return Err(Failure(StatusCode::GONE, why));
+            }
+            (pictures, "of that time")
+        } else {
+            (ring.newest(self.time(ring.longest())?), "yet: that begins with the next keyframe")
+        };
+        let none = || Failure(StatusCode::CONFLICT, format!("nothing of {name} is kept {why}"));
+        Some(pictures).filter(|pictures| !pictures.is_empty()).ok_or_else(none)
+    }
+
     fn time(&self, longest: Duration) -> Result<Duration, Failure> {
         let Some(seconds) = &self.seconds else { return Ok(USUAL.min(longest)) };
         let range = 1..=longest.as_secs();
@@ -80,13 +111,15 @@ impl Wish {
     }
 }
 
-/// `GET` and `POST /api/clip`, with `?seconds=` and `?stream=`. HEAD says what it would be, and none is made.
+/// `GET` and `POST /api/clip`, with `?stream=`, and `?seconds=` or `?from=` and `?to=`, as those of `/api/ring`. HEAD
+/// says what it would be, and not how long, as none is made.
 pub(super) async fn clip(
     method: Method,
     State(api): State<Arc<Api>>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
+    Extension(patience): Extension<Patience>,
     choice: Result<Query<Choice>, QueryRejection>,
-    wish: Result<Query<Wish>, QueryRejection>,
+    (wish, range): (Result<Query<Wish>, QueryRejection>, Result<Query<Range>, QueryRejection>),
 ) -> Result<Response, Failure> {
     let at = Choice::of(choice, &api.streams)?;
     let Query(wish) = wish.map_err(|rejection| Failure(rejection.status(), rejection.body_text()))?;
@@ -97,15 +130,12 @@ pub(super) async fn clip(
     })?;
     if method == Method::HEAD {
         let described = [(header::CONTENT_TYPE, "video/mp4"), (header::CACHE_CONTROL, "no-store")];
-        return Ok(described.into_response());
+        // Of a body whose length is known, as of none, it would be told.
+        return Ok((described, Body::from_stream(stream::empty::<std::io::Result<Bytes>>())).into_response());
     }
-    let time = wish.time(ring.longest())?;
+    let Query(range) = range.map_err(|rejection| Failure(rejection.status(), rejection.body_text()))?;
     let Some(place) = api.clips.place(at, arrival.peer) else { return Ok(busy()) };
-    let (pictures, codec) = (ring.newest(time), stream.codec());
-    if pictures.is_empty() {
-        let reason = format!("nothing of {} is kept yet: that begins with the next keyframe", stream.name());
-        return Err(Failure(StatusCode::CONFLICT, reason));
-    }
+    let (pictures, codec) = (wish.pictures(range, stream, ring)?, stream.codec());
     let newest = pictures.last().and_then(|picture| picture.captured);
     let ahead = api.day.now().1;
     let pictures = ahead_by(ahead, pictures);
@@ -124,6 +154,8 @@ pub(super) async fn clip(
         let reason = format!("no file can be made of what is kept of {}: {error}", stream.name());
         Failure(StatusCode::CONFLICT, reason)
     })?;
+    // What is held for it outlasts an outage of the link in the middle of it.
+    patience.have();
     let age = newest.map(|newest| stream.clock().at(Instant::now()).0.saturating_sub(newest.0));
     let captured = captured.unwrap_or_default();
     let label = stream.names().last().unwrap_or_default().replace('/', "_");
@@ -186,7 +218,7 @@ struct Given {
 }
 
 /// The pieces of a clip, which is gone after the limit, also where nobody asks for the next piece.
-fn pieces(rest: Rest, limit: Duration) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+fn pieces(rest: Rest, limit: Duration) -> impl Pieces<Item = std::io::Result<Bytes>> + Send + 'static {
     let (rest, done) = (Arc::new(Mutex::new(Some(rest))), CancellationToken::new());
     let (held, is_done) = (Arc::clone(&rest), done.clone());
     tokio::spawn(async move {
@@ -288,7 +320,7 @@ mod tests {
     #[test]
     fn seconds_are_those_that_the_ring_can_have() {
         let time = |seconds: Option<&str>, longest: u64| {
-            let wish = Wish { seconds: seconds.map(str::to_owned) };
+            let wish = Wish { seconds: seconds.map(str::to_owned), run: None };
             wish.time(Duration::from_secs(longest)).ok().map(|time| time.as_secs())
         };
         assert_eq!([time(None, 60), time(None, 10)], [Some(30), Some(10)]);

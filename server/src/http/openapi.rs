@@ -225,6 +225,11 @@ fn clip(stream: &Value) -> Value {
         "name": "seconds", "in": "query", "required": false, "description": "At most what --ring keeps; 30 without",
         "schema": { "type": "integer", "minimum": 1, "maximum": 600 },
     });
+    let [from, to] = ["from", "to"].map(|name| time(name, false));
+    let run = json!({
+        "name": "run", "in": "query", "required": false, "schema": { "type": "integer", "minimum": 0 },
+        "description": "With from and to: of this run of the server alone, as its clock and its ring tell it",
+    });
     let header = |description: &str| json!({ "description": description, "schema": { "type": "string" } });
     let headers = json!({
         "Content-Disposition": header("A name of UTC, camera and stream"),
@@ -233,28 +238,30 @@ fn clip(stream: &Value) -> Value {
         "X-Age": header("From when its last picture was captured to this answer, in seconds"),
         "X-Server-Id": header("The server's id, as in its statistics"),
     });
-    let mut responses = refusals(&[400, 401, 404, 409, 422, 429, 503]);
+    let mut responses = refusals(&[400, 401, 404, 409, 410, 422, 429, 503]);
     let clip = json!({
-        "description": "From the keyframe before that to the newest picture", "headers": headers,
+        "description": "From the keyframe before that to the newest picture, or to that of the time", "headers": headers,
         "content": { "video/mp4": {} },
     });
     responses.insert("200".to_owned(), clip);
     json!({
-        "summary": "The last seconds of a stream, kept in memory, as MP4",
-        "parameters": [stream, seconds],
+        "summary": "The last seconds of a stream, kept in memory, or those from one time to another, as MP4",
+        "parameters": [stream, seconds, from, to, run],
         "responses": responses,
+    })
+}
+
+/// Of capture.
+fn time(name: &str, is_required: bool) -> Value {
+    json!({
+        "name": name, "in": "query", "required": is_required, "schema": { "type": "integer", "minimum": 0 },
+        "description": "A time of capture, in microseconds since 1970",
     })
 }
 
 /// Of what is captured from one time to another.
 fn of_range(stream: &Value) -> Value {
-    let time = |name: &str| {
-        json!({
-            "name": name, "in": "query", "required": true, "schema": { "type": "integer", "minimum": 0 },
-            "description": "A time of capture, in microseconds since 1970",
-        })
-    };
-    json!([stream, time("from"), time("to")])
+    json!([stream, time("from", true), time("to", true)])
 }
 
 fn kept(stream: &Value) -> Value {
@@ -311,6 +318,7 @@ fn refusals(codes: &[u16]) -> Map<String, Value> {
             403 => "Only a controller may, or the setting is locked",
             404 => "There is no such camera, stream, setting, session or recording",
             409 => "It is being recorded; or nothing is kept for a clip yet",
+            410 => "What was captured then is not kept any more",
             412 => "ICE was restarted since",
             413 => "The body is too large",
             415 => "The body is of another type",

@@ -47,7 +47,17 @@ pub(super) struct Range {
 
 impl Range {
     fn read(range: Result<Query<Self>, QueryRejection>) -> Result<(Captured, Captured), Failure> {
-        let Query(Self { from, to }) = range.map_err(|rejection| Failure(rejection.status(), rejection.body_text()))?;
+        let Query(range) = range.map_err(|rejection| Failure(rejection.status(), rejection.body_text()))?;
+        range.times()
+    }
+
+    /// One of both, at least.
+    pub(super) fn is_given(&self) -> bool {
+        self.from.is_some() || self.to.is_some()
+    }
+
+    pub(super) fn times(self) -> Result<(Captured, Captured), Failure> {
+        let Self { from, to } = self;
         let time = |text: Option<String>| text?.parse().ok().map(|micros| Captured(Duration::from_micros(micros)));
         time(from).zip(time(to)).filter(|(from, to)| from <= to).ok_or_else(|| {
             let reason =

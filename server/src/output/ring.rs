@@ -99,6 +99,12 @@ impl RingOutput {
         lock(&self.ring).newest(time)
     }
 
+    /// What was captured from `from` to `to`, and what is before that from a keyframe on; none where nothing of that
+    /// time is kept.
+    pub fn around(&self, from: Captured, to: Captured) -> Vec<Picture> {
+        lock(&self.ring).around(from, to)
+    }
+
     /// When the oldest was captured, from which on none is missing; and the first `most` of what was captured from `from`
     /// to `to`.
     pub fn times(&self, from: Captured, to: Captured, most: usize) -> (Option<Captured>, Vec<Captured>) {
@@ -211,6 +217,17 @@ impl Ring {
         // By its end: what was before a rest is no part of the seconds after it.
         let kept = self.groups.iter().skip_while(|group| group.ended() < reach);
         kept.flat_map(|group| &group.pictures).cloned().collect()
+    }
+
+    fn around(&self, from: Captured, to: Captured) -> Vec<Picture> {
+        let is_in =
+            |picture: &Picture| picture.captured.is_some_and(|at| (from.micros()..=to.micros()).contains(&at.micros()));
+        let groups = self.groups.iter().skip_while(|group| !group.pictures.iter().any(is_in));
+        let mut pictures: Vec<_> = groups.flat_map(|group| &group.pictures).collect();
+        // Whole up to there: what is shown earlier may come later.
+        let end = pictures.iter().rposition(|picture| is_in(picture)).map_or(0, |last| last + 1);
+        pictures.truncate(end);
+        pictures.into_iter().cloned().collect()
     }
 
     fn pictures(&self) -> impl Iterator<Item = &Picture> {
@@ -377,6 +394,20 @@ mod tests {
         assert_eq!(between(50_041, 50_119), [2]);
         assert_eq!((between(0, 50_000), between(50_760, 99_999)), (vec![0], vec![19]));
         assert_eq!(between(0, 49_999), [0; 0]);
+        let around = |ring: &Ring, from: u64, to: u64| {
+            let pictures = ring.around(Captured(Duration::from_millis(from)), Captured(Duration::from_millis(to)));
+            pictures.iter().map(|picture| picture.time.as_millis() as u64 / 40).collect::<Vec<_>>()
+        };
+        assert_eq!(around(&ring, 50_480, 50_600), [10, 11, 12, 13, 14], "from the keyframe before, and no group more");
+        assert_eq!(around(&ring, 0, 50_400), (0..11).collect::<Vec<_>>(), "what is kept of it");
+        assert_eq!(around(&ring, 50_760, 99_999), (10..20).collect::<Vec<_>>());
+        assert_eq!([around(&ring, 0, 49_999), around(&ring, 50_801, 99_999)], [[0; 0], [0; 0]]);
+        // What others are made of comes before them, and is shown after them.
+        let mut ring = Ring::new(LIMIT);
+        for (number, ms) in [(0, 0), (1, 120), (2, 40), (3, 80), (4, 240), (5, 160)] {
+            ring.push(Picture { captured: Some(at(ms)), ..picture(number, number == 0, 100) });
+        }
+        assert_eq!((around(&ring, 40, 80), around(&ring, 0, 119)), (vec![0, 1, 2, 3], vec![0, 1, 2, 3]));
     }
 
     #[test]
