@@ -398,7 +398,11 @@ mod tests {
             let pictures = ring.around(Captured(Duration::from_millis(from)), Captured(Duration::from_millis(to)));
             pictures.iter().map(|picture| picture.time.as_millis() as u64 / 40).collect::<Vec<_>>()
         };
-        assert_eq!(around(&ring, 50_480, 50_600), [10, 11, 12, 13, 14], "from the keyframe before, and no group more");
+        assert_eq!(
+            around(&ring, 50_480, 50_600),
+            [10, 11, 12, 13, 14, 15],
+            "from the keyframe before, and no group more"
+        );
         assert_eq!(around(&ring, 0, 50_400), (0..11).collect::<Vec<_>>(), "what is kept of it");
         assert_eq!(around(&ring, 50_760, 99_999), (10..20).collect::<Vec<_>>());
         assert_eq!([around(&ring, 0, 49_999), around(&ring, 50_801, 99_999)], [[0; 0], [0; 0]]);
