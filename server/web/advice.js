@@ -1,6 +1,6 @@
-// What is done and what is said, given what is known. Pure: `now` is passed in, so that this is tested without a clock, a
-// network or a picture. All times are in ms. The rules are those of rov-client: a session is kept as long as media says so,
-// not as long as its sockets do.
+// What is done and what is said, given what is known. Pure: `now` is passed in, so that this is tested without a clock,
+// a network or a picture. All times are in ms. The rules are those of rov-client: a session is kept as long as media
+// says so, not as long as its sockets do.
 
 /** A picture older than this is not live any more. */
 export const STALE_MS = 1000
@@ -12,7 +12,10 @@ const DEAF_MS = 3000
 const CONNECT_MS = 8000
 /** By then a path is found where there is one: pictures come by HTTP until it is. */
 const BLOCKED_MS = 4000
-/** Packets come and no picture of them: long, because a stream that is passed through may have that long between keyframes. */
+/**
+ * Packets come and no picture of them: long, because a stream that is passed through may have that long between
+ * keyframes.
+ */
 const BLIND_MS = 30000
 /** Between two tries when the server refused: it will not have changed its mind at once. */
 const REFUSED_MS = 5000
@@ -90,13 +93,13 @@ function sourceTrouble({ state, reason }) {
 }
 
 /**
- * What the page shows: `{ state: "waiting" | "live" | "backup" | "late" | "blind" | "old", dim, badge, title, mark }`. `mark`, in a
- * frame of stripes, says what the picture is that is no live picture of its camera; null: it is one. `lastPicture` is when a
- * picture was last presented, or null; `awakeSince` is since when the page has been able to see pictures come: the
- * timers of a hidden tab sleep, and nothing that was missed meanwhile is held against the picture, but for the dimming.
- * `connected`: a session is; `lost`: one was, or was refused; `byHttp`: what is shown is no video, but pictures by
- * HTTP; `late`: how old the pictures are that come, where that is over the limit; `blind`: why that is not known any more,
- * or ""; `doubt`: of the server's statistics, `{ frozen, substitute, reason }`.
+ * What the page shows: `{ state: "waiting" | "live" | "backup" | "late" | "blind" | "old", dim, badge, title, mark }`.
+ * `mark`, in a frame of stripes, says what the picture is that is no live picture of its camera; null: it is one.
+ * `lastPicture` is when a picture was last presented, or null; `awakeSince` is since when the page has been able to see
+ * pictures come: the timers of a hidden tab sleep, and nothing that was missed meanwhile is held against the picture,
+ * but for the dimming. `connected`: a session is; `lost`: one was, or was refused; `byHttp`: what is shown is no video,
+ * but pictures by HTTP; `late`: how old the pictures are that come, where that is over the limit; `blind`: why that is
+ * not known any more, or ""; `doubt`: of the server's statistics, `{ frozen, substitute, reason }`.
  */
 export function view(now, { lastPicture, awakeSince, connected, lost, byHttp, late = null, blind = "", doubt = {} }) {
   if (lastPicture === null) {

@@ -1,4 +1,5 @@
-// The figures of the information panel, out of the browser's `getStats` (W3C webrtc-stats) and the server's statistics. Pure.
+// The figures of the information panel, out of the browser's `getStats` (W3C webrtc-stats) and the server's statistics.
+// Pure.
 
 /** What is needed of one report. Times are in ms; counters count from the start of the session. */
 export function read(report) {
@@ -24,14 +25,15 @@ export function read(report) {
 }
 
 /**
- * Rows of label and text, and the latency with its stages. `before` and `after` are two reports, `size` is the picture's
- * `[width, height]`, `stream` and `viewers` the server's statistics, `id` this viewer's, `shownMs` the mean time from a
- * picture's last packet to the screen, where the browser tells it. What is not known is left out.
+ * Rows of label and text, and the latency with its stages. `before` and `after` are two reports, `size` is the
+ * picture's `[width, height]`, `stream` and `viewers` the server's statistics, `id` this viewer's, `shownMs` the mean
+ * time from a picture's last packet to the screen, where the browser tells it. What is not known is left out.
  */
 export function figures(before, after, size, stream, shownMs, viewers = [], id = undefined) {
   const span = after.at - before.at
   const rate = name => span > 0 ? (after[name] - before[name]) / span * 1000 : undefined
-  const mean = (sum, count) => after[count] > before[count] ? (after[sum] - before[sum]) / (after[count] - before[count]) : undefined
+  const mean = (sum, count) =>
+    after[count] > before[count] ? (after[sum] - before[sum]) / (after[count] - before[count]) : undefined
   const packets = after.packets - before.packets, lost = Math.max(0, after.lost - before.lost)
   const jitterMs = mean("jitterMs", "emitted"), decodeMs = mean("decodeMs", "decoded")
   const known = value => Number.isFinite(value)

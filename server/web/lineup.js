@@ -1,12 +1,12 @@
-// The streams of a server in the order of the keys 1 to 9, and which of them are the tiles of the grid, as in rov-client.
-// Pure.
+// The streams of a server in the order of the keys 1 to 9, and which of them are the tiles of the grid, as in
+// rov-client. Pure.
 
 /** More do not fit. */
 export const MAX_TILES = 16
 
 /**
- * `{ name, camera, title, pixels }` of each stream of the server's statistics: the first of each camera, then the second
- * of each, and so on. So a camera's number is that of its first stream.
+ * `{ name, camera, title, pixels }` of each stream of the server's statistics: the first of each camera, then the
+ * second of each, and so on. So a camera's number is that of its first stream.
  */
 export function lineup(streams) {
   const seen = new Map()

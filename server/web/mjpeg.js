@@ -17,8 +17,8 @@ export class Parts {
   #begun = null
 
   /**
-   * The parts that are whole with these bytes, which came at `now`: `{ time, begun, jpeg }`, in ms the picture's time by
-   * the server's clock, and when its header came.
+   * The parts that are whole with these bytes, which came at `now`: `{ time, begun, jpeg }`, in ms the picture's time
+   * by the server's clock, and when its header came.
    */
   push(bytes, now) {
     const all = new Uint8Array(this.#held.length + bytes.length)
@@ -46,9 +46,9 @@ export class Parts {
 }
 
 /**
- * Calls `show(picture, age, time)` for each picture of `path` until `signal`; of several that have come, for the newest.
- * `age` in ms: how much later than the quickest header it was whole. So a slow link shows by the first picture already.
- * `time`: of its capture, by the server's clock.
+ * Calls `show(picture, age, time)` for each picture of `path` until `signal`; of several that have come, for the
+ * newest. `age` in ms: how much later than the quickest header it was whole. So a slow link shows by the first picture
+ * already. `time`: of its capture, by the server's clock.
  * Fails at the end, which comes sooner or later.
  */
 export async function watch(path, signal, show) {

@@ -34,12 +34,13 @@ export class Place {
   }
 
   /**
-   * The statistics that came from here, while a session is with a server of `key`, or none. Gives `{ aside }` where they
-   * are of another one than that, `{ other }` where that is another one than before: what the pilot has to know.
+   * The statistics that came from here, while a session is with a server of `key`, or none. Gives `{ aside }` where
+   * they are of another one than that, `{ other }` where that is another one than before: what the pilot has to know.
    */
   told(key, { id, key: said = null, key_is_of_this_run: ofRun = false, name }) {
     if (!id || this.isLeft(key)) return {}
-    if (key && said && key !== said) return { aside: `Two servers have this address: ${called(name)} answers here, too` }
+    if (key && said && key !== said)
+      return { aside: `Two servers have this address: ${called(name)} answers here, too` }
     const before = this.#known
     this.#known = { id, key: said, ofRun, name }
     if (!before?.id) return {}
@@ -49,7 +50,8 @@ export class Place {
     }
     const isNamesake = before.name === name
     const who = isNamesake ? "Another server" : called(name)
-    return { other: `${who} answers here, not ${called(before.name)} as before${isNamesake ? ", of the same name" : ""}` }
+    const same = isNamesake ? ", of the same name" : ""
+    return { other: `${who} answers here, not ${called(before.name)} as before${same}` }
   }
 
   /** Another server than that of this key is watched by now: two vehicles shall never be on one screen. */

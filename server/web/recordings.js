@@ -19,16 +19,19 @@ export function size(bytes) {
 export function state(recording) {
   if (!recording || recording.state === "off") return ""
   if (recording.state === "paused") return `Recording paused: ${recording.reason ?? "the disk cannot be used"}`
-  if (recording.state === "waiting") return recording.reason ? `Recording waits: ${recording.reason}` : "Recording begins with the next keyframe"
+  if (recording.state === "waiting")
+    return recording.reason ? `Recording waits: ${recording.reason}` : "Recording begins with the next keyframe"
   const left = recording.seconds_left
-  const rest = left === undefined ? "" : `, room for ${left > 7200 ? `${Math.round(left / 3600)} h` : `${Math.round(left / 60)} min`}`
+  const time = left > 7200 ? `${Math.round(left / 3600)} h` : `${Math.round(left / 60)} min`
+  const rest = left === undefined ? "" : `, room for ${time}`
   const gaps = recording.gaps ? `, ${recording.gaps} ${recording.gaps === 1 ? "gap" : "gaps"}` : ""
   return `Recording, ${size(recording.bytes)}${rest}${gaps}`
 }
 
 /** The recording, and what lies beside it. Without the slash in front: the page may be behind a path of a proxy. */
 function filesOf(one) {
-  const files = [["Download", one.url, ".mp4"], ["Table", one.times_url, ".csv"], ["Subtitles", one.subtitles_url, ".ass"]]
+  const files =
+    [["Download", one.url, ".mp4"], ["Table", one.times_url, ".csv"], ["Subtitles", one.subtitles_url, ".ass"]]
   return files.filter(([, url]) => url).map(([textContent, url, extension]) =>
     ({ href: url.slice(1), download: one.name.replace(/\.mp4$/, extension), textContent }))
 }
@@ -51,7 +54,8 @@ export class List {
     this.note = made("p", { className: "note" })
     this.rows = made("ul")
     root.replaceChildren(made("h2", { textContent: "Recordings" }), this.title, this.video, this.note, this.rows)
-    this.video.addEventListener("error", () => this.say(`It cannot be played here: ${this.video.error?.message || "download it"}`))
+    const why = () => this.video.error?.message || "download it"
+    this.video.addEventListener("error", () => this.say(`It cannot be played here: ${why()}`))
     this.leave = listen("recording", () => this.refresh())
     this.timer = setInterval(() => this.refresh(), REFRESH_MS)
     this.refresh()
@@ -96,7 +100,8 @@ export class List {
     row.dataset.state = stateOf(one)
     const begun = new Date(one.begun)
     const when = made("time", { dateTime: one.begun, textContent: begun.toLocaleString(), title: one.begun })
-    const what = made("span", { textContent: `${one.label}, ${size(one.bytes)}${one.is_open ? ", being recorded" : ""}` })
+    const textContent = `${one.label}, ${size(one.bytes)}${one.is_open ? ", being recorded" : ""}`
+    const what = made("span", { textContent })
     const play = made("button", { type: "button", textContent: "Play" })
     play.addEventListener("click", () => this.play(one))
     // Where a login is needed, each list has other addresses.
@@ -122,7 +127,8 @@ export class List {
       }
       button.disabled = true
       try {
-        const reply = await ask(`api/recordings/${encodeURIComponent(one.name)}`, { method: "DELETE", signal: AbortSignal.timeout(REPLY_MS) })
+        const signal = AbortSignal.timeout(REPLY_MS)
+        const reply = await ask(`api/recordings/${encodeURIComponent(one.name)}`, { method: "DELETE", signal })
         if (!reply.ok) throw await refusal(reply)
       } catch (error) {
         return this.say(`Not deleted: ${error.message}`)

@@ -33,9 +33,9 @@ export async function serverStats() {
 }
 
 /**
- * `GET /api/clock`: the times of the exchange for `ClockSync`, by viewer the `pictures` that were sent last to those with
- * these names, by stream the `doubts` of its pictures, and which is the `first` stream. It waits until `signal`: a queue on
- * the way is no reason to give up, and a late answer proves something.
+ * `GET /api/clock`: the times of the exchange for `ClockSync`, by viewer the `pictures` that were sent last to those
+ * with these names, by stream the `doubts` of its pictures, and which is the `first` stream. It waits until `signal`: a
+ * queue on the way is no reason to give up, and a late answer proves something.
  */
 export async function serverClock(viewers, signal) {
   const asked = performance.now()
@@ -47,7 +47,10 @@ export async function serverClock(viewers, signal) {
   return { asked, answered, received: received / 1000, sent: sent / 1000, run, pictures, doubts, first }
 }
 
-/** What the server says of the viewer `id` on `stream`, in the words of `advise`; with its statistics, where it has some. */
+/**
+ * What the server says of the viewer `id` on `stream`, in the words of `advise`; with its statistics, where it has
+ * some.
+ */
 export async function probe(id, stream) {
   let stats
   try {

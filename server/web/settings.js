@@ -25,7 +25,10 @@ export class Form {
     this.root = root
     this.rows = new Map()
     this.parts = [
-      [`Stream ${stream}`, `${place}/streams/${encodeURIComponent(short)}/settings`, all => all.cameras[camera].streams[short]],
+      [
+        `Stream ${stream}`, `${place}/streams/${encodeURIComponent(short)}/settings`,
+        all => all.cameras[camera].streams[short],
+      ],
       [`Camera ${camera}`, `${place}/settings`, all => all.cameras[camera].settings],
       ["Server", null, all => all.server],
     ]
@@ -49,7 +52,8 @@ export class Form {
         for (const [name, setting] of Object.entries(of(all))) this.rows.get(`${title} ${name}`)?.show(setting)
       }
     } catch (error) {
-      this.root.replaceChildren(made("p", { textContent: `The settings cannot be read: ${error.message}` }, { role: "alert" }))
+      const textContent = `The settings cannot be read: ${error.message}`
+      this.root.replaceChildren(made("p", { textContent }, { role: "alert" }))
       this.rows.clear()
     }
   }
@@ -89,7 +93,8 @@ class Row {
       return made
     }
     this.controls = setting.properties
-      ? Object.entries(setting.properties).map(([field, schema]) => control(field, schema, value => ({ [field]: value })))
+      ? Object.entries(setting.properties)
+        .map(([field, schema]) => control(field, schema, value => ({ [field]: value })))
       : [control(name, setting, value => value)]
     if (setting.properties) {
       this.element.setAttribute("role", "group")
@@ -141,7 +146,8 @@ class Control {
       this.input = made("input", { type: "checkbox" })
     } else if (kinds.includes("integer") || kinds.includes("number")) {
       const least = schema.minimum ?? 0
-      this.input = made("input", { type: "number", min: least, max: schema.maximum, step: kinds.includes("integer") ? 1 : "any" })
+      const step = kinds.includes("integer") ? 1 : "any"
+      this.input = made("input", { type: "number", min: least, max: schema.maximum, step })
     } else {
       this.input = made("input", { type: "text", pattern: schema.pattern?.replace(/^\^|\$$/g, "") ?? ".*" })
     }
@@ -175,7 +181,8 @@ class Control {
     if (document.activeElement === this.input && ["number", "text"].includes(this.input.type)) return
     if (this.input.type === "checkbox") this.input.checked = Boolean(value)
     else if (this.isOfServers) {
-      const text = ({ urls, username, credential }) => urls.map(url => [url, username, credential].filter(Boolean).join(" "))
+      const text = ({ urls, username, credential }) =>
+        urls.map(url => [url, username, credential].filter(Boolean).join(" "))
       this.input.value = (value ?? []).flatMap(text).join(", ")
     } else this.input.value = Array.isArray(value) ? value.join(", ") : value ?? ""
   }

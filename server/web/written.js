@@ -17,8 +17,10 @@ const overlays = new Map()
 let newest = null, at = 0
 /** The way of the quickest values counts for so long, and up to as long again: clocks drift apart. */
 const ZERO_MS = 120_000
-/** When the server's clock was at zero, as `zeroWith` has it. It outlasts connections, as one may begin with values that
-    waited; null before the first. */
+/**
+ * When the server's clock was at zero, as `zeroWith` has it. It outlasts connections, as one may begin with values that
+ * waited; null before the first.
+ */
 let zero = null
 
 /** Each ends that the server is listened to. */

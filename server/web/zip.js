@@ -42,7 +42,10 @@ export function zip(files, time) {
   for (const { name, bytes } of files) {
     const path = new TextEncoder().encode(name), size = bytes.length
     // Version, flags, method (stored), time, CRC, sizes, length of the name, none of the extra field.
-    const what = [[VERSION, 2], [FLAGS, 2], [0, 2], [hour, 2], [day, 2], [crc32(bytes), 4], [size, 4], [size, 4], [path.length, 2], [0, 2]]
+    const what = [
+      [VERSION, 2], [FLAGS, 2], [0, 2], [hour, 2], [day, 2], [crc32(bytes), 4], [size, 4], [size, 4], [path.length, 2],
+      [0, 2],
+    ]
     const head = record([0x04034b50, 4], ...what)
     parts.push(head, path, bytes)
     // No comment, the first disk, no attributes.

@@ -1,4 +1,5 @@
-// Cases for server/web/advice.js, mjpeg.js, lineup.js, written.js, age.js, place.js and exif.js; gives what does not hold.
+// Cases for server/web/advice.js, mjpeg.js, lineup.js, written.js, age.js, place.js and exif.js; gives what does not
+// hold.
 async function check(
   { advise, view, tabTitle, retryDelay, fileName, duration }, { Parts, watch }, { lineup, tiles, told },
   { zeroWith, earliest }, { ClockSync, LateAlarm, capturedAt }, { Place, notices },
@@ -16,15 +17,18 @@ async function check(
   expect("pictures come", advice(500).act, "live")
   expect("the first picture is not due yet", advice(500, { hadPicture: false }).act, "starting")
   expect("silence asks the server", advice(1000).probe, true)
-  expect("what was said before the silence is of no use", advice(1100, { probed: { at: 0, kind: "unknown" } }).act, "wait")
+  expect("what was said before the silence is of no use",
+    advice(1100, { probed: { at: 0, kind: "unknown" } }).act, "wait")
   expect("a forgotten session is left", advice(1100, { probed: { at: 1050, kind: "unknown" } }).act, "leave")
   expect("a server that is gone is left", advice(1100, { probed: { at: 1050, kind: "refused" } }).act, "leave")
   expect("a link that is down is waited for", advice(9000, { probed: { at: 8500, kind: "silent" } }).act, "wait")
   expect("and asked again", advice(9600, { probed: { at: 8500, kind: "silent" } }).probe, true)
   expect("but not at once", advice(9000, { probed: { at: 8500, kind: "silent" } }).probe, false)
-  expect("a path that is new may take its time", advice(5000, { connected: false, probed: { at: 4500, ...running } }).act, "wait")
+  expect("a path that is new may take its time",
+    advice(5000, { connected: false, probed: { at: 4500, ...running } }).act, "wait")
   expect("not for ever", advice(8100, { connected: false, probed: { at: 8000, ...running } }).act, "leave")
-  expect("what is sent and does not arrive needs a new path", advice(3100, { probed: { at: 3000, ...running } }).act, "leave")
+  expect("what is sent and does not arrive needs a new path",
+    advice(3100, { probed: { at: 3000, ...running } }).act, "leave")
   const restarting = advice(60000, { probed: { at: 59500, kind: "serving", state: "restarting", reason: "no camera" } })
   expect("a source that restarts is waited for", restarting.act, "wait")
   expect("with its reason", restarting.reason, "The source is being restarted: no camera")
@@ -78,27 +82,35 @@ async function check(
 
   // What is no live picture of its camera.
   const moving = view(900, { ...awake, late: 1290 })
-  expect("a late picture", [moving.state, moving.dim, moving.badge, moving.mark.title].join(), "late,false,OLD,1.2 s OLD")
+  expect("a late picture",
+    [moving.state, moving.dim, moving.badge, moving.mark.title].join(), "late,false,OLD,1.2 s OLD")
   const both = view(900, { ...awake, late: 1290, doubt: { frozen: true } })
-  expect("of a camera that hangs", [both.state, both.badge, both.mark.title, both.mark.detail].join(), "late,NOT LIVE,CAMERA FROZEN,1.2 s OLD")
+  expect("of a camera that hangs",
+    [both.state, both.badge, both.mark.title, both.mark.detail].join(), "late,NOT LIVE,CAMERA FROZEN,1.2 s OLD")
   const blind = view(900, { ...awake, blind: "Why" })
-  expect("an age that is not known", [blind.state, blind.badge, blind.mark.title, blind.mark.detail].join(), "blind,age ?,AGE NOT KNOWN,Why")
-  expect("of a test picture", view(900, { ...awake, blind: "Why", doubt: { substitute: true } }).mark.title, "TEST PICTURE")
+  expect("an age that is not known",
+    [blind.state, blind.badge, blind.mark.title, blind.mark.detail].join(), "blind,age ?,AGE NOT KNOWN,Why")
+  expect("of a test picture",
+    view(900, { ...awake, blind: "Why", doubt: { substitute: true } }).mark.title, "TEST PICTURE")
   expect("one that is later", view(900, { ...awake, late: 12900 }).mark.title, "12 s OLD")
   const frozen = view(900, { ...awake, doubt: { frozen: true, reason: "the picture stands" } })
-  expect("a camera that hangs", [frozen.state, frozen.badge, frozen.mark.title, frozen.mark.detail].join(), "live,NOT LIVE,CAMERA FROZEN,The picture stands")
-  expect("a test picture", view(900, { ...awake, byHttp: true, doubt: { substitute: true } }).mark.title, "TEST PICTURE")
+  expect("a camera that hangs", [frozen.state, frozen.badge, frozen.mark.title, frozen.mark.detail].join(),
+    "live,NOT LIVE,CAMERA FROZEN,The picture stands")
+  expect("a test picture",
+    view(900, { ...awake, byHttp: true, doubt: { substitute: true } }).mark.title, "TEST PICTURE")
   expect("an old picture has the frame too", view(3999, { ...awake, late: 1290 }).mark.title, "")
   expect("a live one has none", view(900, awake).mark, null)
   expect("a late tab", tab(900, { lastPicture: 0, late: 1290 }), "rov1 - 1.2 s OLD")
   expect("one whose age is not known", tab(900, { lastPicture: 0, blind: "Why" }), "rov1 - AGE NOT KNOWN")
-  expect("one that is hidden, and was late", tab(9000, { lastPicture: 0, lastDecoded: 8900, late: 1290 }), "rov1 - live")
+  expect("one that is hidden, and was late",
+    tab(9000, { lastPicture: 0, lastDecoded: 8900, late: 1290 }), "rov1 - live")
   expect("a frozen one", tab(900, { lastPicture: 0, doubt: { frozen: true } }), "rov1 - CAMERA FROZEN")
 
   // The server's clock is an hour ahead and gains 100 ppm; 5 ms there and 35 ms back.
   const sync = new ClockSync(), server = at => 3600000 + at * 1.0001
   expect("nothing is known", sync.age(server(0), 0), null)
-  for (let at = 0; at <= 600000; at += 1000) sync.add({ asked: at, received: server(at + 5), sent: server(at + 5), answered: at + 40 })
+  for (let at = 0; at <= 600000; at += 1000)
+    sync.add({ asked: at, received: server(at + 5), sent: server(at + 5), answered: at + 40 })
   const { age, bound } = sync.age(server(600800), 600900)
   expect("an age within its bound", Math.abs(age - 100) <= bound && bound < 21.5, true)
   expect("captured later than now", sync.age(server(601100), 601000), null)
@@ -106,7 +118,8 @@ async function check(
   small.add({ asked: 0, received: 1000, sent: 1000, answered: 2, run: 1 })
   small.add({ asked: 1000, received: 2035, sent: 2035, answered: 1040, run: 2 })
   const again = small.age(2015, 1100)
-  expect("another run whose clock differs by little", Math.abs(again.age - 100) <= again.bound && again.bound > 19, true)
+  expect("another run whose clock differs by little",
+    Math.abs(again.age - 100) <= again.bound && again.bound > 19, true)
   small.forget()
   expect("what is forgotten", [small.age(2015, 1100), small.isUnknown].join(), ",true")
   sync.add({ asked: 601000, received: 5000, sent: 5000, answered: 601002 })
@@ -149,7 +162,8 @@ async function check(
   const time = new Date(Date.UTC(2026, 0, 2, 3, 4, 5, 6))
   const of = { vehicle: "rov/1 x", camera: "bow", stream: "bow/stream2" }
   expect("a file's name", fileName(time, of), "2026-01-02_03-04-05.006Z_rov-1-x_bow_stream2")
-  expect("of what is not known", fileName(time, { vehicle: "", camera: "", stream: "" }, "not-live"), "2026-01-02_03-04-05.006Z_not-live")
+  expect("of what is not known", fileName(time, { vehicle: "", camera: "", stream: "" }, "not-live"),
+    "2026-01-02_03-04-05.006Z_not-live")
   const field = (value, text = "") => ({ value, text })
   const placed = telemetry => JSON.stringify(placeOf(telemetry))
   const fields = { latitude: field(-91), longitude: field(179.5), depth: field(1, "1 m"), heading: field(-90) }
@@ -183,7 +197,8 @@ async function check(
     camera("bow", "stream1", 40, 30), camera("bow", "stream2", 20, 15), camera("arm", "arm/stream1", 40, 30),
     camera("arm", "arm/small", 0, 0), camera("hand", "hand/stream1", 0, 0),
   ])
-  expect("the first streams come first", told(all), "1 bow/stream1, 2 arm/stream1, 3 hand/stream1, 4 bow/stream2, 5 arm/small")
+  expect("the first streams come first",
+    told(all), "1 bow/stream1, 2 arm/stream1, 3 hand/stream1, 4 bow/stream2, 5 arm/small")
   const seen = tiles(all).map(({ number, title, stream }) => `${number} ${title} ${stream}`).join(", ")
   expect("each camera by its smallest stream", seen, "1 bow stream2, 2 arm arm/small, 3 hand hand/stream1")
   const one = tiles(lineup([camera("bow", "stream1", 40, 30), camera("bow", "stream2", 20, 15)]))
@@ -205,7 +220,8 @@ async function check(
   const nemo = () => {
     const place = new Place()
     expect("the first server", place.proven("a"), null)
-    for (const time of ["first", "again"]) expect(`is no other: ${time}`, place.told("a", stats("1", "a", "Nemo")).other, undefined)
+    for (const time of ["first", "again"])
+      expect(`is no other: ${time}`, place.told("a", stats("1", "a", "Nemo")).other, undefined)
     return place
   }
   let place = nemo()
@@ -213,14 +229,18 @@ async function check(
   expect("another key", place.proven("b"), "Another server answers here, or Nemo with a new key")
   expect("said once", place.proven("b"), null)
   expect("said once, also by its statistics", place.told("b", stats("2", "b", "Dory")).other, undefined)
-  expect("sessions with the former end", [place.isLeft("a"), place.isLeft("b"), place.isLeft(null)].join(), "true,false,false")
+  expect("sessions with the former end",
+    [place.isLeft("a"), place.isLeft("b"), place.isLeft(null)].join(), "true,false,false")
   place.told("a", stats("1", "a", "Nemo"))
   expect("whatever that one says", place.isLeft("a"), true)
   expect("without a proof", nemo().told(null, stats("2", "b", "Dory")).other, "Dory answers here, not Nemo as before")
-  expect("a copy", nemo().told(null, stats("1", "b", "Nemo")).other, "Another server answers here, or Nemo with a new key")
-  expect("a namesake", nemo().told(null, stats("2", "b", "Nemo")).other, "Another server answers here, not Nemo as before, of the same name")
+  expect("a copy",
+    nemo().told(null, stats("1", "b", "Nemo")).other, "Another server answers here, or Nemo with a new key")
+  expect("a namesake", nemo().told(null, stats("2", "b", "Nemo")).other,
+    "Another server answers here, not Nemo as before, of the same name")
   place = nemo()
-  expect("two at once", place.told("a", stats("2", "b", "Dory")).aside, "Two servers have this address: Dory answers here, too")
+  expect("two at once",
+    place.told("a", stats("2", "b", "Dory")).aside, "Two servers have this address: Dory answers here, too")
   expect("of which the other is not learnt", place.told("a", stats("1", "a", "Nemo")).other, undefined)
   place = new Place()
   place.told("a", stats("1", "", "Old"))
@@ -233,22 +253,26 @@ async function check(
   }
   expect("sessions with the run before end", [place.isLeft("b"), place.isLeft("c")].join(), "true,false")
   expect("another key, which is of a run as well", place.proven("d"), null)
-  expect("is of another one by its id", place.told("d", ofRun("2", "d", "Dory")).other, "Dory answers here, not Nemo as before")
+  expect("is of another one by its id",
+    place.told("d", ofRun("2", "d", "Dory")).other, "Dory answers here, not Nemo as before")
 
   expect("no notice", notices([{ name: "a" }, { name: "b", notice: "" }]).length, 0)
-  expect("the notice of the only stream", notices([{ name: "a", notice: "another publishes" }]).join("; "), "another publishes")
+  expect("the notice of the only stream",
+    notices([{ name: "a", notice: "another publishes" }]).join("; "), "another publishes")
   const several = [{ name: "a" }, { name: "b", notice: "another publishes" }, { name: "c", notice: "as well" }]
   expect("notices of several streams", notices(several).join("; "), "b: another publishes; c: as well")
 
   // Of a server that comes in the place of another no value is known, however long those of that one would hold.
   const written = await import("/written.js?alone")
-  const overlay = { stream: "s", where: "client", x: 0, y: 0, has_time: false, text: "", fields: [{ name: "depth", label: "Depth", limit_ms: 60000 }] }
+  const overlay = { stream: "s", where: "client", x: 0, y: 0, has_time: false, text: "",
+    fields: [{ name: "depth", label: "Depth", limit_ms: 60000 }] }
   const values = { at_ms: 5, fields: { depth: { text: "3.5 m", age_ms: 0 } }, times: {} }
   const event = (name, data) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`
   let hasValues = true
   const served = globalThis.fetch
   globalThis.fetch = async () => new Response(event("overlay", overlay) + (hasValues ? event("telemetry", values) : ""))
-  const root = document.createElement("p"), size = { videoWidth: 40, videoHeight: 30, clientWidth: 40, clientHeight: 30 }
+  const root = document.createElement("p")
+  const size = { videoWidth: 40, videoHeight: 30, clientWidth: 40, clientHeight: 30 }
   const shows = async text => {
     for (let tries = 0; tries < 400 && root.textContent !== text; tries += 1) {
       await new Promise(done => globalThis.setTimeout(done, 50))
