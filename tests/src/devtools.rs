@@ -62,7 +62,8 @@ impl DevTools {
                     Ok(())
                 })
             };
-            command.args(["--remote-debugging-pipe", "--window-size=1280,800"]).args(options)
+            // A window with nothing in it would take as long to start as the one of the test.
+            command.args(["--remote-debugging-pipe", "--no-startup-window", "--window-size=1280,800"]).args(options)
         });
         let (sender, receiver) = channel();
         std::thread::spawn(move || {
