@@ -133,6 +133,11 @@ impl Events {
         self.values.send_replace(Some(Arc::new(values)));
     }
 
+    /// The newest values of telemetry.
+    pub fn values(&self) -> watch::Receiver<Option<Arc<Telemetry>>> {
+        self.values.subscribe()
+    }
+
     /// What happens from now on, after the states of all streams, for a reader at this address.
     ///
     /// # Errors
@@ -243,6 +248,12 @@ impl Reader {
             }
         }
     }
+}
+
+/// Values of telemetry, as viewers get them.
+pub fn json(values: &Telemetry) -> String {
+    // Texts and numbers alone.
+    serde_json::to_string(values).unwrap_or_default()
 }
 
 fn state(stream: &Stream, health: StreamHealth) -> StateEvent {

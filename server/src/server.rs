@@ -320,6 +320,9 @@ impl Server {
         let events =
             Events::new(stop.clone()).with_overlays(Arc::clone(&overlays)).with_recordings(outputs.recordings.clone());
         tasks.spawn(Arc::clone(&overlays).tell(events.clone()));
+        if let Some(webrtc) = &outputs.webrtc {
+            tasks.spawn(webrtc.tell_values(&events));
+        }
         let (telemetry, received) = receivers.run(&board, &stop);
         received.into_iter().for_each(|receive| drop(tasks.spawn(receive)));
         for stream in streams.iter() {

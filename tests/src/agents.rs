@@ -34,17 +34,18 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/agents").join(name)
 }
 
-/// aiortc, which watches at `url` until it has decoded so many pictures; none where it cannot be had.
-pub fn aiortc(url: &str, pictures: usize) -> Option<Process> {
+/// aiortc, which watches at `url` until it has decoded so many pictures; none where it cannot be had. With `telemetry` it
+/// says what comes by the data channel first, with `hostile` it is one.
+pub fn aiortc(url: &str, pictures: usize, channel: Option<&str>) -> Option<Process> {
     let python = prepared("python", "bin/python")?.join("bin/python");
     let has = Command::new(&python).args(["-c", "import aiortc"]).output().is_ok_and(|output| output.status.success());
     let mut command = Command::new(python);
-    command.arg(script("viewer.py")).args([url, &pictures.to_string()]);
+    command.arg(script("viewer.py")).args([url, &pictures.to_string()]).args(channel);
     has.then(|| Process::spawn("aiortc", &mut command))
 }
 
 /// A viewer by the npm package of that name, as [`aiortc`].
-pub fn npm(package: &str, name: &str, url: &str, pictures: usize) -> Option<Process> {
+pub fn npm(package: &str, name: &str, url: &str, pictures: usize, channel: Option<&str>) -> Option<Process> {
     let folder = prepared("npm", &format!("node_modules/{package}"))?;
     let mut probe = Command::new("node");
     probe.args(["-e", "fetch; require(process.argv[1])", package]).current_dir(&folder);
@@ -53,7 +54,7 @@ pub fn npm(package: &str, name: &str, url: &str, pictures: usize) -> Option<Proc
         return None;
     }
     let mut command = Command::new("node");
-    command.arg(script(name)).args([url, &pictures.to_string()]).current_dir(folder);
+    command.arg(script(name)).args([url, &pictures.to_string()]).args(channel).current_dir(folder);
     Some(Process::spawn(package, &mut command))
 }
 

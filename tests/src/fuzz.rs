@@ -6,6 +6,7 @@
 //! memory: the fuzzer sees to that.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -38,6 +39,9 @@ use rov_server::pipeline::jpeg::entropy::{Entropy, ends_of_intervals, scan_has_z
 use rov_server::pipeline::playable;
 use rov_server::rate_control::Pilot;
 use rov_server::telemetry::{self, Board};
+use rtc::sctp::PayloadProtocolIdentifier;
+
+use crate::sctp::{self, Peer};
 
 /// A target by its name, which is that of its folder in `fuzz/corpus` as well.
 pub type Target = (&'static str, fn(&[u8]));
@@ -53,6 +57,7 @@ pub const TARGETS: &[Target] = &[
     ("onvif", onvif),
     ("packetize", packetize),
     ("rtp", rtp),
+    ("sctp", sctp),
     ("session", session),
     ("sps", sps),
     ("telemetry", telemetry),
@@ -117,6 +122,9 @@ pub fn offer(body: &[u8]) {
             again.codec.fmtp.clone_from(&parsed.codec.fmtp);
             // Sections that the core does not know are not in it any more.
             assert!(!parsed.sdp.contains("\nm=application"), "{}", parsed.sdp);
+            let with_data = offer::parse(text, codec, profile).expect("an offer").with_data();
+            assert_eq!(with_data.sdp.contains("\nm=application"), with_data.takes_data(), "{}", with_data.sdp);
+            offer::parse(&with_data.sdp, codec, profile).expect("what is taken once");
             let known = |offer: &Offer| (offer.sdp.clone(), offer.candidates, offer.codec.clone(), offer.ufrag.clone());
             assert_eq!(known(&again), known(&parsed));
         }
@@ -183,6 +191,8 @@ pub fn session(input: &[u8]) {
     const CHROMIUM: &str = include_str!("../../fuzz/corpus/offer/chromium.sdp");
     let (now, pilots) = (Instant::now(), Pilots::shared(Pilot::First));
     let mut engine = Engine::new([("stream1", Codec::H264, Some(Bitrate::from_kbps(300)))], 1, pilots);
+    // Data channels are taken, which costs more.
+    engine = engine.with_values(Some(Arc::default()));
     let mut messages = messages(input);
     let offer = messages.next().map_or(&[][..], |(_, offer)| offer);
     let offer = if offer.is_empty() { CHROMIUM.into() } else { String::from_utf8_lossy(offer) };
@@ -205,6 +215,41 @@ pub fn session(input: &[u8]) {
     }
     engine.stats(now);
     engine.close_all(&mut Nowhere);
+}
+
+/// What a viewer sends by its data channel, of which DTLS has taken its own off. Kinds of messages: 0 chunks, whose
+/// packet is made for them; 1 a packet; 2 milliseconds pass; 3 something is sent to it; 4 it acknowledges that, with
+/// blocks of 16 bits behind the first byte.
+pub fn sctp(input: &[u8]) {
+    let first = input.first_chunk().copied().unwrap_or_default();
+    let mut peer = Peer::connected(u32::from_be_bytes(first));
+    peer.association.open_stream(0, PayloadProtocolIdentifier::String).expect("a stream");
+    for (kind, message) in messages(input.get(4..).unwrap_or_default()) {
+        match kind % 5 {
+            0 => peer.give(&[message.to_vec()]),
+            1 => peer.give_bytes(Bytes::copy_from_slice(message)),
+            2 => peer.passes(Duration::from_millis(message.iter().map(|byte| u64::from(*byte)).sum())),
+            4 => {
+                let (count, blocks) = message.split_first().unwrap_or((&0, &[]));
+                let number = |at: usize| blocks.get(at..at + 2).map(|two| u16::from_be_bytes([two[0], two[1]]));
+                let blocks = (0..).step_by(4).map_while(|at| Some((number(at)?, number(at + 2)?)));
+                let acknowledged = peer.first_sent.wrapping_add(u32::from(*count)).wrapping_sub(1);
+                peer.give(&[sctp::sack(acknowledged, &blocks.collect::<Vec<_>>())]);
+            }
+            _ => {
+                // The server has no more than one on its way.
+                if let Ok(mut stream) = peer.association.stream(0)
+                    && stream.buffered_amount() == Ok(0)
+                {
+                    let _ = stream.write_chunk(peer.now, &Bytes::copy_from_slice(message));
+                }
+            }
+        }
+        let packets = peer.take().len();
+        assert!(packets <= 100, "{packets} packets for one");
+        let streams = peer.association.stream_ids().len();
+        assert!(streams <= 17, "{streams} streams");
+    }
 }
 
 /// An access unit of either codec, of a camera, a file or standard input.

@@ -31,6 +31,8 @@ pub mod rtp;
 pub mod rtp_sender;
 pub mod rtsp;
 pub mod screen;
+pub mod sctp;
+pub mod sensor;
 pub mod vlc;
 pub mod wait;
 pub mod watcher;

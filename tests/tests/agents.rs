@@ -58,14 +58,14 @@ fn webrtcbin_decodes_the_stream_however_it_offers() {
 fn aiortc_watches() {
     let server = Server::start(&[]);
     server.wait_until_running();
-    assert_watches("aiortc", &server, agents::aiortc(&server.url("/whep"), PICTURES));
+    assert_watches("aiortc", &server, agents::aiortc(&server.url("/whep"), PICTURES, None));
 }
 
 #[test]
 fn libdatachannel_watches() {
     let server = Server::start(&[]);
     server.wait_until_running();
-    let agent = agents::npm("node-datachannel", "datachannel.mjs", &server.url("/whep"), PICTURES);
+    let agent = agents::npm("node-datachannel", "datachannel.mjs", &server.url("/whep"), PICTURES, None);
     assert_watches("libdatachannel", &server, agent);
 }
 
@@ -73,7 +73,7 @@ fn libdatachannel_watches() {
 fn werift_watches() {
     let server = Server::start(&[]);
     server.wait_until_running();
-    let agent = agents::npm("werift", "werift.mjs", &server.url("/whep"), PICTURES);
+    let agent = agents::npm("werift", "werift.mjs", &server.url("/whep"), PICTURES, None);
     assert_watches("werift", &server, agent);
 }
 

@@ -3,14 +3,17 @@
 
 use std::time::{Duration, Instant};
 
+use rov_tests::agents;
 use rov_tests::flood::flood;
 use rov_tests::process::{Footprint, Process};
 use rov_tests::programs::{Client, Server, free_udp_port};
 use rov_tests::proxy::Proxy;
 use rov_tests::rtp::free_rtp_port;
 use rov_tests::rtsp::Player;
+use rov_tests::sensor::Sensor;
+use rov_tests::skipped;
 use rov_tests::wait::{self, until_true};
-use rov_tests::watcher::Watcher;
+use rov_tests::watcher::{Order, Watcher, until_counted};
 use tokio::runtime::Runtime;
 
 /// Junk comes for so long.
@@ -156,4 +159,35 @@ fn junk_on_every_udp_port_of_a_client_freezes_no_picture_and_leaves_nothing() {
         let said = lines(&client.process) - said;
         assert!(said < LINES, "{said} lines in the log:\n{}", client.process.stderr());
     }
+}
+
+/// What one chunk did alone: `vendor/rtc-sctp`.
+#[test]
+fn a_viewer_that_attacks_by_its_data_channel_costs_nobody_a_picture() {
+    let server = Server::start(&["--telemetry", "udp://127.0.0.1:0"]);
+    let _sensor = Sensor::start(&server);
+    let runtime = Runtime::new().expect("a runtime");
+    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    watcher.wait_for_shots(30);
+    let (before, from) = (server.process.footprint(), Instant::now());
+    let Some(mut hostile) = agents::aiortc(&server.url("/whep"), 1, Some("hostile")) else {
+        watcher.stop(&runtime);
+        return skipped("aiortc cannot be had here (scripts/test gets it)");
+    };
+    // What it sends takes it seconds.
+    let code = hostile.wait(4 * wait::START);
+    let said = hostile.stdout();
+    assert!(code == 0 && said.contains("telemetry {") && said.ends_with("attacked"), "{said}\n{}", hostile.stderr());
+    watcher.wait_for_shots(watcher.shown() + 30);
+    assert_bounded("the server", &server.process, before, 40);
+    let gap = longest_gap(&watcher, from);
+    let (stats, report) = (server.stats(), watcher.report());
+    let order = Order::of(&watcher.shots());
+    println!("{gap:?} without a picture, {} of {} missing", order.missing, order.read);
+    assert!(gap < FREEZE, "{gap:?} without a picture");
+    until_counted(order.missing, &report, || server.stats());
+    assert_eq!((report.sessions, stats.viewers.iter().map(|viewer| viewer.skipped).sum::<u64>()), (1, 0));
+    let lines = lines(&server.process);
+    assert!(lines <= LINES, "{lines} lines: {}", server.process.stderr());
+    watcher.stop(&runtime);
 }

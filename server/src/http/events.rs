@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 
 use super::{Api, fail};
-use crate::events::{Event, Over, Reader};
+use crate::events::{self, Event, Over, Reader};
 use crate::users::Caller;
 
 /// A reader knows by it that the server is there, and the server that the reader is.
@@ -47,7 +47,7 @@ fn told(event: &Event) -> sse::Event {
         Event::Settings(settings) => ("settings", serde_json::to_string(settings)),
         Event::Overlay(overlay) => ("overlay", serde_json::to_string(overlay)),
         Event::Recording(recording) => ("recording", serde_json::to_string(recording)),
-        Event::Telemetry(values) => ("telemetry", serde_json::to_string(&**values)),
+        Event::Telemetry(values) => ("telemetry", Ok(events::json(values))),
     };
     // Texts and numbers alone.
     sse::Event::default().event(name).data(data.unwrap_or_default())

@@ -1,10 +1,14 @@
-// libdatachannel, whose ICE is libjuice, as a WHEP viewer: `datachannel.mjs URL PICTURES`.
+// libdatachannel, whose ICE is libjuice, as a WHEP viewer: `datachannel.mjs URL PICTURES [telemetry]`.
 import { createRequire } from "node:module"
-import { answer, counted, finish } from "./whep.mjs"
+import { answer, channel, counted, finish, first } from "./whep.mjs"
 
 const { PeerConnection, Video, RtcpReceivingSession } = createRequire(`${process.cwd()}/`)("node-datachannel")
 
 const pc = new PeerConnection("viewer", { iceServers: [], bindAddress: "127.0.0.1" })
+const { told, message } = first()
+// Before the video, which its section then is as well.
+if (channel) pc.createDataChannel("own")
+pc.onDataChannel(own => own.onMessage(text => message(own.getLabel(), text)))
 const video = new Video("video", "RecvOnly")
 video.addH264Codec(96)
 const track = pc.addTrack(video)
@@ -18,5 +22,6 @@ await gathered
 const { session, sdp } = await answer(pc.localDescription().sdp)
 pc.setRemoteDescription(sdp, "answer")
 await done
+if (channel) await told
 pc.close()
-await finish(session)
+await finish(session, told)

@@ -1,6 +1,6 @@
 // What the viewers in JavaScript share: the exchange, and counting pictures by the last packet of each.
 
-export const [url, pictures] = [process.argv[2], Number(process.argv[3])]
+export const [url, pictures, channel] = [process.argv[2], Number(process.argv[3]), process.argv[4]]
 
 export async function answer(sdp) {
   const reply = await fetch(url, { method: "POST", headers: { "Content-Type": "application/sdp" }, body: sdp })
@@ -20,8 +20,16 @@ export function counted() {
   return { done, packet }
 }
 
-export async function finish(session) {
+/** What comes by the server's data channel first: call `message` with each. */
+export function first() {
+  let message
+  const told = new Promise(resolve => { message = (label, text) => resolve(`${label} ${text}`) })
+  return { told, message }
+}
+
+export async function finish(session, told) {
   console.log("pictures", pictures)
+  if (channel) console.log(await told)
   await fetch(session, { method: "DELETE" })
   process.exit(0)
 }

@@ -51,6 +51,19 @@ pub fn max_payload_size_for_mtu(mtu: u32) -> u32 {
 }
 pub(crate) const DEFAULT_MAX_MESSAGE_SIZE: u32 = 262144;
 
+// What a peer can have an association hold, and do at once. See README.md.
+/// Streams in either direction. As many are taken from the peer during the whole life of the association: the layers
+/// above keep something of each.
+pub(crate) const MAX_STREAMS: u16 = 16;
+/// How far beyond the cumulative TSN anything is taken.
+pub(crate) const MAX_TSN_GAP: u32 = 128;
+/// DATA chunks of all streams that wait to be read.
+pub(crate) const MAX_UNREAD_CHUNKS: usize = 256;
+/// Chunks in a packet. 1,200 bytes have room for 60 with data.
+pub(crate) const MAX_CHUNKS: usize = 128;
+/// Replies that wait to be sent: more are made by one packet of a hostile peer alone.
+pub(crate) const MAX_REPLIES: usize = 16;
+
 /// Config collects the arguments to create_association construction into
 /// a single structure
 #[derive(Debug, Clone)]
@@ -69,8 +82,8 @@ impl Default for TransportConfig {
             sctp_port: 5000,
             max_receive_buffer_size: INITIAL_RECV_BUF_SIZE,
             max_message_size: DEFAULT_MAX_MESSAGE_SIZE,
-            max_num_outbound_streams: u16::MAX,
-            max_num_inbound_streams: u16::MAX,
+            max_num_outbound_streams: MAX_STREAMS,
+            max_num_inbound_streams: MAX_STREAMS,
             timer_config: TimerConfig::default(),
         }
     }
@@ -243,7 +256,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         ServerConfig {
             transport: Arc::new(TransportConfig::default()),
-            concurrent_associations: 100_000,
+            concurrent_associations: 1,
         }
     }
 }
@@ -253,7 +266,7 @@ impl ServerConfig {
     pub fn new(transport: TransportConfig) -> Self {
         ServerConfig {
             transport: Arc::new(transport),
-            concurrent_associations: 100_000,
+            concurrent_associations: 1,
         }
     }
 }

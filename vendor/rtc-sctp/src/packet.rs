@@ -14,6 +14,7 @@ use crate::chunk::chunk_shutdown::ChunkShutdown;
 use crate::chunk::chunk_shutdown_ack::ChunkShutdownAck;
 use crate::chunk::chunk_shutdown_complete::ChunkShutdownComplete;
 use crate::chunk::chunk_type::*;
+use crate::config::MAX_CHUNKS;
 use crate::util::*;
 use shared::error::{Error, Result};
 
@@ -131,6 +132,8 @@ impl PartialDecode {
             // Exact match, no more chunks
             if offset == self.remaining.len() {
                 break;
+            } else if chunks.len() == MAX_CHUNKS {
+                return Err(Error::OtherSctpErr("too many chunks".into()));
             } else if offset + CHUNK_HEADER_SIZE > self.remaining.len() {
                 return Err(Error::ErrParseSctpChunkNotEnoughData);
             }

@@ -17,6 +17,7 @@ use rtc::sansio::Protocol;
 use thiserror::Error;
 
 use super::addresses::{Check, Crypto, Known, Owners};
+use super::channel::Values;
 use super::feedback::Pictures;
 use super::offer::{self, Fragment, OfferError};
 pub use super::session::Reach;
@@ -90,6 +91,10 @@ pub struct Engine {
     rate_due: Option<Instant>,
     /// When a viewer that had not connected gave way last.
     gave_way: Option<Instant>,
+    /// Of telemetry; none: data channels are refused, as there is nothing to send by them.
+    values: Option<Arc<Values>>,
+    /// Those that viewers were sent, or will be.
+    newest: Option<Arc<str>>,
 }
 
 /// What is known of a stream.
@@ -177,7 +182,18 @@ impl Engine {
             tether: None,
             rate_due: None,
             gave_way: None,
+            values: None,
+            newest: None,
         }
+    }
+
+    /// Viewers that offer a data channel get these values of telemetry by it.
+    pub fn with_values(self, values: Option<Arc<Values>>) -> Self {
+        Self { values, ..self }
+    }
+
+    pub(super) fn values(&self) -> Option<Arc<Values>> {
+        self.values.clone()
     }
 
     /// All streams of one viewer's address together, with those that others send it, have at most this bit rate.
@@ -300,7 +316,10 @@ impl Engine {
         let Asked { stream, profile, ceiling } = asked;
         let encode = &self.streams[stream];
         let adaptive = encode.rate_control.is_some();
-        let offer = offer::parse(offer, encode.codec, profile)?;
+        let mut offer = offer::parse(offer, encode.codec, profile)?;
+        if self.values.is_some() {
+            offer = offer.with_data();
+        }
         let gives_way = if self.viewers.len() < self.max_viewers { None } else { Some(self.gives_way(now, from)?) };
         let name = public_id(id).to_owned();
         let accept = AssertUnwindSafe(|| Session::accept(now, name, &offer, reach, ceiling, adaptive));
@@ -326,6 +345,7 @@ impl Engine {
         };
         self.viewers.insert(id.to_owned(), viewer);
         self.streams[stream].viewers += 1;
+        self.note_followers();
         Ok(answer)
     }
 
@@ -446,16 +466,44 @@ impl Engine {
 
     /// Sends one frame of the stream to each of its viewers.
     pub fn send_frame(&mut self, now: Instant, stream: usize, frame: &Frame, net: &mut impl Transmit) {
-        let mut viewers: Vec<_> = self.viewers.iter_mut().filter(|(_, viewer)| viewer.stream == stream).collect();
-        viewers.sort_by_key(|(_, viewer)| !viewer.session.is_pilot());
-        for (id, viewer) in viewers {
-            let (run, by_address) = (&mut self.run, &mut self.by_address);
-            let Viewer { session, known, deadline, .. } = viewer;
-            let mut transmit =
-                |core: &mut RTCPeerConnection| drain(core, run, net, &mut |peer| by_address.sent_to(known, id, peer));
-            self.streams[stream].keyframe_wanted |= session.send_frame(now, frame, &mut transmit);
-            // Its last packet may have to be sent a second time.
-            *deadline = session.poll_timeout(now).min(*deadline);
+        let of_stream = self.viewers.iter().filter(|(_, viewer)| viewer.stream == stream);
+        let mut ids: Vec<_> = of_stream.map(|(id, viewer)| (!viewer.session.is_pilot(), id.clone())).collect();
+        ids.sort();
+        for (_, id) in ids {
+            self.guard(&id, |this| {
+                let Some(Viewer { session, known, deadline, .. }) = this.viewers.get_mut(&id) else { return };
+                let (run, by_address) = (&mut this.run, &mut this.by_address);
+                let mut transmit = |core: &mut RTCPeerConnection| {
+                    drain(core, run, net, &mut |peer| by_address.sent_to(known, &id, peer))
+                };
+                this.streams[stream].keyframe_wanted |= session.send_frame(now, frame, &mut transmit);
+                // Its last packet may have to be sent a second time.
+                *deadline = session.poll_timeout(now).min(*deadline);
+            });
+        }
+    }
+
+    /// Sends the newest values of telemetry, where there are others than before, to viewers that take them. A viewer to
+    /// which those before are still on their way gets them when these have arrived.
+    pub fn tell_values(&mut self, now: Instant, net: &mut impl Transmit) {
+        let newest = self.values.as_ref().and_then(|values| values.newest());
+        let is_same = match (&newest, &self.newest) {
+            (Some(newest), Some(before)) => Arc::ptr_eq(newest, before),
+            _ => newest.is_none(),
+        };
+        if is_same {
+            return;
+        }
+        self.newest = newest;
+        let takes = self.viewers.iter().filter(|(_, viewer)| viewer.session.has_channel());
+        for id in takes.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            self.guard(&id, |this| this.serve(now, &id, net));
+        }
+    }
+
+    fn note_followers(&self) {
+        if let Some(values) = &self.values {
+            values.set_followed(self.viewers.values().any(|viewer| viewer.session.has_channel()));
         }
     }
 
@@ -482,6 +530,9 @@ impl Engine {
         let Some(viewer) = self.viewers.get_mut(id) else { return };
         let was_connected = viewer.session.is_connected();
         self.streams[viewer.stream].keyframe_wanted |= viewer.session.poll_events(now);
+        if let Some(newest) = &self.newest {
+            viewer.session.tell(now, newest);
+        }
         let (by_address, known) = (&mut self.by_address, &mut viewer.known);
         drain(viewer.session.core(), &mut self.run, net, &mut |peer| by_address.sent_to(known, id, peer));
         if !was_connected && viewer.session.is_connected() {
@@ -515,8 +566,13 @@ impl Engine {
     fn remove(&mut self, id: &str, end: &End, net: &mut impl Transmit) {
         let Some(mut viewer) = self.forget(id) else { return };
         self.leave_share(&mut viewer);
-        viewer.session.close();
-        drain(viewer.session.core(), &mut self.run, net, &mut |_| ());
+        let goodbye = AssertUnwindSafe(|| {
+            viewer.session.close();
+            drain(viewer.session.core(), &mut self.run, net, &mut |_| ());
+        });
+        if catch_unwind(goodbye).is_err() {
+            self.run = Run::default();
+        }
         let reason = match end {
             End::Closed => "closed",
             End::Failed => "ICE or DTLS failed",
@@ -533,6 +589,7 @@ impl Engine {
         self.streams[viewer.stream].sent_before += viewer.session.bytes();
         self.by_ufrag.remove(&viewer.ufrag);
         self.by_address.forget(id);
+        self.note_followers();
         Some(viewer)
     }
 

@@ -1,6 +1,7 @@
 //! The WebRTC output: the handle by which the HTTP API reaches the media thread.
 
 mod addresses;
+mod channel;
 pub mod engine;
 mod estimate;
 mod feedback;
@@ -28,11 +29,13 @@ use rov_common::sync::lock;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
+pub use self::channel::Values;
 use self::feedback::Pictures;
 pub use engine::{AcceptError, CandidateError, Engine};
 pub use offer::{Fragment, OfferError};
 
 use super::{Given, Output};
+use crate::events::{self, Events};
 use crate::identity::Identity;
 use crate::progress::{Beat, HANGS_AFTER};
 use crate::stream::Streams;
@@ -154,6 +157,7 @@ pub struct WebRtcOutput {
     beat: Arc<Beat>,
     viewers: Arc<AtomicUsize>,
     pictures: Pictures,
+    values: Option<Arc<Values>>,
 }
 
 impl WebRtcOutput {
@@ -173,14 +177,15 @@ impl WebRtcOutput {
         let floors = config.streams().map(|(_, config)| config.adaptive_floor);
         let encodes = streams.iter().zip(floors).map(|(stream, floor)| (stream.name(), stream.codec(), floor));
         let engine = Engine::new(encodes, config.max_viewers.into(), Arc::clone(given.pilots))
-            .with_tether(config.tether, Arc::clone(given.takers));
+            .with_tether(config.tether, Arc::clone(given.takers))
+            .with_values(config.telemetry.is_on().then(Arc::default));
         Ok(Some(Arc::new(Self::start(streams, socket, paths, engine).context("WebRTC")?)))
     }
 
     /// Starts the media thread on `socket`; `engine` is for these streams.
     pub fn start(streams: &Streams, socket: MediaSocket, paths: Paths, engine: Engine) -> Result<Self> {
         let local = socket.local_addr();
-        let pictures = engine.pictures();
+        let (pictures, values) = (engine.pictures(), engine.values());
         let (commands, requests) = sync_channel(COMMAND_CAPACITY);
         let (mut media, waker) = thread::MediaThread::new(streams, socket, paths, engine, requests)
             .context("cannot prepare the media thread")?;
@@ -189,7 +194,7 @@ impl WebRtcOutput {
             .name("webrtc-media".to_owned())
             .spawn(move || media.run())
             .context("cannot start the media thread")?;
-        Ok(Self { commands, waker, thread: Mutex::new(Some(thread)), local, beat, viewers, pictures })
+        Ok(Self { commands, waker, thread: Mutex::new(Some(thread)), local, beat, viewers, pictures, values })
     }
 
     /// Answers a viewer's SDP offer for the stream at this place of the catalogue. It arrived by HTTP `from` there at
@@ -224,6 +229,28 @@ impl WebRtcOutput {
     /// What others tell by [`Output::tell`]: the media thread is asked.
     pub async fn stats(&self) -> Result<WebRtcStats, Busy> {
         self.ask(|reply| Command::Stats { reply }).await
+    }
+
+    /// Gives viewers the values of telemetry by their data channels, until the end.
+    pub fn tell_values(&self, events: &Events) -> impl Future<Output = ()> + use<> {
+        let (values, waker) = (self.values.clone(), Arc::clone(&self.waker));
+        let (events, mut told) = (events.clone(), events.values());
+        async move {
+            let Some(values) = values else { return };
+            loop {
+                tokio::select! {
+                    () = events.stopped() => return,
+                    changed = told.changed() => if changed.is_err() { return },
+                }
+                let newest = told.borrow_and_update().as_deref().map(events::json);
+                // Where nobody takes them, the media thread has something better to do.
+                if newest.is_some_and(|newest| values.tell(newest))
+                    && let Err(error) = waker.wake()
+                {
+                    tracing::error!(%error, "cannot wake the media thread");
+                }
+            }
+        }
     }
 
     /// The picture that was sent last to the viewer of this public name. Without asking the media thread.

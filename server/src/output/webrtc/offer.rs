@@ -25,10 +25,14 @@ pub struct Offer {
     /// The first section of the bundle, if the video is in a later one.
     front: Option<Front>,
     unknown: Vec<Unknown>,
+    /// The section that asks for a data channel, one that can be had.
+    data: Option<String>,
+    takes_data: bool,
 }
 
-/// A section of what the core does not have to know, as a data channel: it would speak SCTP with whoever offers one,
-/// also where it refuses the section. It is told of a section for sound instead, which it refuses.
+/// A section of what the core does not have to know, as a data channel where there is nothing to send by one: it would
+/// speak SCTP with whoever offers one, also where it refuses the section. It is told of a section for sound instead,
+/// which it refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Unknown {
     mid: String,
@@ -104,6 +108,24 @@ impl Front {
 }
 
 impl Offer {
+    /// Takes its data channel, if it has one that can be had; it is refused otherwise.
+    pub fn with_data(mut self) -> Self {
+        let Some(data) = &self.data else { return self };
+        self.unknown.retain(|unknown| unknown.mid != *data);
+        self.front = self.front.filter(|front| front.mid != *data);
+        let (session, mut media) = sections(&self.sdp);
+        let is_data = |lines: &&mut Vec<&str>| lines[0] == Unknown::STAND_IN && mid(lines) == Some(data);
+        if let Some(lines) = media.iter_mut().find(is_data) {
+            lines[0] = DATA;
+            lines.retain(|line| !DIRECTIONS.contains(line));
+        }
+        Self { sdp: join(&session, &media), takes_data: true, ..self }
+    }
+
+    pub fn takes_data(&self) -> bool {
+        self.takes_data
+    }
+
     /// What the viewer gets of the core's `answer`: in its own terms.
     pub fn answer(&self, answer: &str) -> String {
         let own = format!("a=fmtp:{} {}", self.codec.payload_type, self.codec.fmtp);
@@ -132,6 +154,23 @@ impl Offer {
 }
 
 const BUNDLE: &str = "a=group:BUNDLE ";
+
+const DATA: &str = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel";
+
+/// The section `at` is that of the video. Of the core's SCTP only the side is used that begins, which is that of who
+/// begins DTLS, and it knows one port.
+fn data(session: &[&str], media: &[Vec<&str>], at: usize) -> Option<String> {
+    let is_data = |lines: &&Vec<&str>| {
+        let words: Vec<_> = lines[0].split_whitespace().collect();
+        matches!(words[..], ["m=application", _, "UDP/DTLS/SCTP", "webrtc-datachannel"])
+            && !is_refused(lines)
+            && is_bundled(session, lines, &media[at])
+            && matches!(value(&lines.join("\n"), "a=sctp-port:"), "" | "5000")
+    };
+    let begins = media.iter().flatten().any(|line| *line == "a=setup:active");
+    let data = media.iter().find(is_data).filter(|_| !begins)?;
+    mid(data).map(str::to_owned)
+}
 
 /// The viewer's own numbers and parameters for the codec that will be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,6 +268,7 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     let own_bundle = mid(&media[at]).map(|mid| format!("{BUNDLE}{mid}"));
     let is_bundled = is_bundled(&session, &media[at], &media[at]);
     let front = Front::new(&session, &media, at);
+    let data = data(&session, &media, at);
     let mut unknown = Vec::new();
     for lines in media.iter_mut().filter(|lines| Unknown::is(lines)) {
         unknown.extend(Unknown::new(lines));
@@ -254,7 +294,7 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     let ufrag =
         transport.iter().find_map(|line| line.strip_prefix("a=ice-ufrag:")).unwrap_or_default().trim().to_owned();
     let sdp = join(&session, &media);
-    Ok(Offer { sdp, candidates, codec, highest_profile, ufrag, is_bundled, front, unknown })
+    Ok(Offer { sdp, candidates, codec, highest_profile, ufrag, is_bundled, front, unknown, data, takes_data: false })
 }
 
 /// By which a viewer is reached and proves itself: the first two are of ICE (RFC 8839), the third of DTLS (RFC 8122).

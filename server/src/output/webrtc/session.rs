@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -16,7 +17,7 @@ use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::certificate::RTCCertificate;
 use rtc::peer_connection::configuration::RTCConfigurationBuilder;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_HEVC, MediaEngine};
-use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
+use rtc::peer_connection::configuration::setting_engine::{SctpMaxMessageSize, SettingEngineBuilder};
 use rtc::peer_connection::event::RTCPeerConnectionEvent;
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::peer_connection::state::RTCPeerConnectionState;
@@ -36,6 +37,7 @@ use rtc::shared::error::Error;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use rtc::statistics::StatsSelector;
 
+use super::channel::{Allowance, Channel, MAX_MESSAGE};
 use super::estimate::Estimator;
 use super::feedback::Feedback;
 use super::liveness::Liveness;
@@ -114,6 +116,11 @@ pub struct Session {
     sender: RTCRtpSenderId,
     /// As it was put into the core last.
     offer: String,
+    /// It may speak SCTP.
+    takes_data: bool,
+    /// None: it has closed, or was not asked for.
+    channel: Option<Channel>,
+    allowance: Allowance,
     state: State,
     /// ICE was restarted, and has no path yet.
     is_restarting: bool,
@@ -192,7 +199,9 @@ impl Session {
         for (public, base) in reach.public.iter().zip(reach.local.iter().cycle()) {
             pc.add_local_candidate(reflexive_candidate(*public, *base)?)?;
         }
-        let answer = answer(now, &mut pc)?;
+        let takes_data = offer.takes_data();
+        let channel = takes_data.then(|| Channel::open(&mut pc)).transpose()?;
+        let answer = answer(now, &mut pc, takes_data)?;
 
         let parameters = pc.rtp_sender(sender).ok_or(Error::ErrSenderNotCreatedByConnection)?.get_parameters().clone();
         let payload_type = parameters
@@ -212,6 +221,9 @@ impl Session {
             feedback,
             sender,
             offer: offer.sdp.clone(),
+            takes_data,
+            channel,
+            allowance: Allowance::new(now),
             state: State::Connecting,
             is_restarting: false,
             candidates: 0,
@@ -265,7 +277,7 @@ impl Session {
     pub fn restart(&mut self, now: Instant, fragment: &Fragment) -> Result<String, Error> {
         let sdp = offer::restarted(&self.offer, fragment);
         self.pc.set_remote_description(now, RTCSessionDescription::offer(sdp.clone())?)?;
-        let answer = answer(now, &mut self.pc)?;
+        let answer = answer(now, &mut self.pc, self.takes_data)?;
         (self.offer, self.is_restarting, self.candidates) = (sdp, true, 0);
         self.has_room_for_candidates(fragment.candidates.len());
         Ok(offer::place_candidates(&answer))
@@ -275,6 +287,9 @@ impl Session {
     pub fn handle_datagram(&mut self, now: Instant, local: SocketAddr, peer: SocketAddr, data: &[u8]) {
         #[cfg(test)]
         assert_ne!(data, PANICS, "a datagram that the core cannot bear");
+        if self.is_connected() && Allowance::concerns(data) && !self.allowance.takes(now, data.len()) {
+            return;
+        }
         let datagram = TaggedBytesMut {
             now,
             transport: TransportContext {
@@ -338,7 +353,7 @@ impl Session {
         if self.is_connected() && self.dtls_closed() {
             self.end(End::Closed);
         }
-        // Nothing else is expected, but what the core wants to hand over shall not pile up.
+        // What comes by a data channel. It shall not pile up.
         while self.pc.poll_read().is_some() {}
         let packets = self.feedback.take();
         if packets.is_some() {
@@ -443,6 +458,20 @@ impl Session {
             budget.spend(frame.payloads.iter().map(Bytes::len).sum());
         }
         room
+    }
+
+    /// It gets values of telemetry by a data channel, or will.
+    pub fn has_channel(&self) -> bool {
+        self.channel.is_some()
+    }
+
+    /// Sends the newest values of telemetry to a viewer that takes them.
+    pub fn tell(&mut self, now: Instant, values: &Arc<str>) {
+        if self.is_connected() && self.channel.as_mut().is_some_and(|channel| !channel.tell(now, &mut self.pc, values))
+        {
+            tracing::debug!(viewer = self.public_id, "the data channel has closed");
+            self.channel = None;
+        }
     }
 
     /// The viewer said goodbye by a DTLS close_notify. The core does not take that for the end of the connection.
@@ -640,13 +669,13 @@ impl Session {
 }
 
 /// The core's answer to the offer that it has.
-fn answer(now: Instant, pc: &mut RTCPeerConnection) -> Result<String, Error> {
+fn answer(now: Instant, pc: &mut RTCPeerConnection, takes_data: bool) -> Result<String, Error> {
     // An empty candidate ends gathering (RFC 8838 section 9.3): everything there is, is in the answer.
     pc.add_local_candidate(RTCIceCandidateInit::default())?;
     let answer = pc.create_answer(None)?;
     pc.set_local_description(now, answer)?;
-    // It would take SCTP from now on, of which one chunk (FORWARD-TSN) can hold up the media thread for seconds.
-    if pc.sctp().is_some() {
+    // It would take SCTP from now on.
+    if pc.sctp().is_some() && !takes_data {
         return Err(Error::Other("it has a data channel where none is looked for".to_owned()));
     }
     Ok(pc.local_description().ok_or(Error::ErrPeerConnLocalDescriptionNil)?.sdp)
@@ -698,6 +727,8 @@ fn build(
         // may not carry the queries, and the viewer's own checks reveal it (RFC 8445 section 7.3.1.3).
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         .with_ice_connection_attempts(Some(ICE_CHECK_INTERVAL), Some(ICE_CHECKS))
+        .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(MAX_MESSAGE))
+        .with_sctp_max_receive_buffer_size(MAX_MESSAGE)
         .build();
     let configuration = RTCConfigurationBuilder::new().with_certificates(certificate.into_iter().collect()).build();
     RTCPeerConnectionBuilder::new()

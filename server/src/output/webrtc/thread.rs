@@ -125,6 +125,7 @@ impl MediaThread {
                 }
             }
             self.send_frames();
+            self.engine.tell_values(Instant::now(), &mut self.socket.outbound());
             if readable {
                 readable = self.receive();
             }

@@ -24,7 +24,10 @@ use crate::chunk::{
     chunk_shutdown_complete::ChunkShutdownComplete,
     chunk_type::CT_FORWARD_TSN,
 };
-use crate::config::{COMMON_HEADER_SIZE, DATA_CHUNK_HEADER_SIZE, ServerConfig, TransportConfig};
+use crate::config::{
+    COMMON_HEADER_SIZE, DATA_CHUNK_HEADER_SIZE, MAX_REPLIES, MAX_STREAMS, MAX_TSN_GAP,
+    MAX_UNREAD_CHUNKS, ServerConfig, TransportConfig,
+};
 use crate::packet::{CommonHeader, Packet};
 use crate::param::{
     Param,
@@ -151,6 +154,10 @@ pub struct Association {
     side: Side,
     state: AssociationState,
     handshake_completed: bool,
+    /// Closed for good: it takes nothing more of the peer.
+    is_over: bool,
+    /// Streams that the peer has opened so far.
+    accepted_streams: u16,
     max_message_size: u32,
     inflight_queue_length: usize,
     will_send_shutdown: bool,
@@ -260,6 +267,8 @@ impl Default for Association {
             side: Side::default(),
             state: AssociationState::default(),
             handshake_completed: false,
+            is_over: false,
+            accepted_streams: 0,
             max_message_size: 0,
             inflight_queue_length: 0,
             will_send_shutdown: false,
@@ -556,6 +565,9 @@ impl Association {
                     return;
                 }*/
 
+                if self.is_over {
+                    return;
+                }
                 if let Payload::PartialDecode(partial_decode) = transmit.message {
                     debug!(
                         "[{}] recving {} bytes",
@@ -723,6 +735,7 @@ impl Association {
 
     /// Close ends the SCTP Association and cleans up any state
     pub fn close(&mut self, reason: AssociationError) -> Result<()> {
+        self.is_over = true;
         if self.state() != AssociationState::Closed {
             self.set_state(AssociationState::Closed);
 
@@ -866,10 +879,7 @@ impl Association {
                 debug!("[{}] retry of deferred reset failed: {:?}", self.side, err);
             }
         }
-        for packet in reply {
-            self.control_queue.push_back(packet);
-        }
-        self.awake_write_loop();
+        self.queue_replies(reply);
     }
 
     /// set_state atomically sets the state of the Association.
@@ -948,6 +958,9 @@ impl Association {
 
         for c in &p.chunks {
             self.handle_chunk(&p, c, now)?;
+            if self.is_over {
+                return Ok(());
+            }
         }
 
         self.handle_chunk_end(now);
@@ -1023,13 +1036,15 @@ impl Association {
             return Err(Error::ErrChunkTypeUnhandled);
         };
 
-        if !packets.is_empty() {
-            let mut buf: VecDeque<_> = packets.into_iter().collect();
-            self.control_queue.append(&mut buf);
-            self.awake_write_loop();
-        }
+        self.queue_replies(packets);
 
         Ok(())
+    }
+
+    /// What there is no room for, the peer asks for again.
+    fn queue_replies(&mut self, packets: Vec<Packet>) {
+        let room = MAX_REPLIES.saturating_sub(self.control_queue.len());
+        self.control_queue.extend(packets.into_iter().take(room));
     }
 
     fn handle_init(&mut self, p: &Packet, i: &ChunkInit) -> Result<Vec<Packet>> {
@@ -1049,7 +1064,8 @@ impl Association {
         {
             // 5.2.2.  Unexpected INIT in States Other than CLOSED, COOKIE-ECHOED,
             //        COOKIE-WAIT, and SHUTDOWN-ACK-SENT
-            return Err(Error::ErrHandleInitState);
+            // One that was sent again, and is late.
+            return Ok(vec![]);
         }
 
         // Should we be setting any of these permanently until we've ACKed further?
@@ -1323,7 +1339,9 @@ impl Association {
         );
         self.stats.inc_datas();
 
-        let can_push = self.payload_queue.can_push(d, self.peer_last_tsn);
+        let can_push = self.payload_queue.can_push(d, self.peer_last_tsn)
+            && self.is_within_gap(d.tsn)
+            && self.get_num_unread_chunks() < MAX_UNREAD_CHUNKS;
         let mut stream_handle_data = false;
         if can_push {
             if self.get_or_create_stream(d.stream_identifier).is_some() {
@@ -1382,9 +1400,9 @@ impl Association {
                     }
                 }
             } else {
-                // silently discard the data. (sender will retry on T3-rtx timeout)
+                // Of a stream that is not taken: acknowledged, and dropped unread.
                 debug!("[{}] discard {}", self.side, d.stream_sequence_number);
-                return Ok(vec![]);
+                self.payload_queue.push(d.clone(), self.peer_last_tsn);
             }
         }
 
@@ -1560,11 +1578,13 @@ impl Association {
         //   its cumulative TSN point to the value carried in the FORWARD TSN
         //   chunk,
 
-        // Advance peer_last_tsn
-        while sna32lt(self.peer_last_tsn, c.new_cumulative_tsn) {
-            self.payload_queue.pop(self.peer_last_tsn + 1); // may not exist
-            self.peer_last_tsn += 1;
+        // No peer can have sent so much that was not received, nor have so many streams.
+        if !self.is_within_gap(c.new_cumulative_tsn) || c.streams.len() > MAX_STREAMS as usize {
+            return Err(Error::OtherSctpErr("FORWARD-TSN too far ahead".into()));
         }
+        // Advance peer_last_tsn
+        self.payload_queue.pop_up_to(c.new_cumulative_tsn);
+        self.peer_last_tsn = c.new_cumulative_tsn;
 
         // Report new peer_last_tsn value and abandoned largest SSN value to
         // corresponding streams so that the abandoned chunks can be removed
@@ -1658,8 +1678,12 @@ impl Association {
         // Meaning, if peer_last_tsn+1 points to a chunk that is received,
         // advance peer_last_tsn until peer_last_tsn+1 points to unreceived chunk.
         //debug!("[{}] peer_last_tsn = {}", self.side, self.peer_last_tsn);
-        while self.payload_queue.pop(self.peer_last_tsn + 1).is_some() {
-            self.peer_last_tsn += 1;
+        while self
+            .payload_queue
+            .pop(self.peer_last_tsn.wrapping_add(1))
+            .is_some()
+        {
+            self.peer_last_tsn = self.peer_last_tsn.wrapping_add(1);
             //debug!("[{}] peer_last_tsn = {}", self.side, self.peer_last_tsn);
 
             let rst_reqs: Vec<ParamOutgoingResetRequest> =
@@ -1704,6 +1728,11 @@ impl Association {
         reply: &mut Vec<Packet>,
     ) -> Result<()> {
         if let Some(p) = raw.as_any().downcast_ref::<ParamOutgoingResetRequest>() {
+            if p.stream_identifiers.len() > MAX_STREAMS as usize {
+                return Err(Error::OtherSctpErr("reset of too many streams".into()));
+            }
+            // RFC 6525 section 5.1.1: there is one at a time. Another takes its place.
+            self.reconfig_requests.clear();
             self.reconfig_requests
                 .insert(p.reconfig_request_sequence_number, p.clone());
             self.reset_streams_if_any(p, true, reply)?;
@@ -1724,6 +1753,14 @@ impl Association {
         d: &ChunkSelectiveAck,
         now: Instant,
     ) -> Result<(FxHashMap<u16, i64>, i64, u32)> {
+        // No more is looked at than is in flight, however often the peer names it.
+        let blocks = d.gap_ack_blocks.iter();
+        let named: usize = blocks
+            .map(|g| usize::from(g.end.saturating_sub(g.start)) + 1)
+            .sum();
+        if named > self.inflight_queue.len() {
+            return Err(Error::OtherSctpErr("SACK of what is not in flight".into()));
+        }
         let mut bytes_acked_per_stream = FxHashMap::default();
         let mut total_bytes_acked = 0;
         let mut newly_acked_data = false;
@@ -1919,7 +1956,9 @@ impl Association {
             //      partial_bytes_acked by the total number of bytes of all new chunks
             //      acknowledged in that SACK including chunks acknowledged by the new
             //      Cumulative TSN Ack and by Gap Ack Blocks.
-            self.partial_bytes_acked += total_bytes_acked as u32;
+            self.partial_bytes_acked = self
+                .partial_bytes_acked
+                .saturating_add(total_bytes_acked as u32);
 
             //   o  When partial_bytes_acked is equal to or greater than cwnd and
             //      before the arrival of the SACK the sender had cwnd or more bytes
@@ -2100,7 +2139,7 @@ impl Association {
         // reconfig_response_sequence_number.
         if !sis_to_reset.is_empty() {
             let rsn = self.generate_next_rsn();
-            let tsn = self.my_next_tsn - 1;
+            let tsn = self.my_next_tsn.wrapping_sub(1);
 
             let c = ChunkReconfig {
                 param_a: Some(Box::new(ParamOutgoingResetRequest {
@@ -2205,13 +2244,28 @@ impl Association {
                 stream_identifier,
                 association: self,
             })
-        } else {
+        } else if stream_identifier < MAX_STREAMS && self.accepted_streams < MAX_STREAMS {
+            self.accepted_streams += 1;
             self.create_stream(
                 stream_identifier,
                 true,
                 PayloadProtocolIdentifier::default(),
             )
+        } else {
+            None
         }
+    }
+
+    /// Whether the TSN is near enough to what was received last in sequence.
+    fn is_within_gap(&self, tsn: u32) -> bool {
+        tsn.wrapping_sub(self.peer_last_tsn) <= MAX_TSN_GAP
+    }
+
+    fn get_num_unread_chunks(&self) -> usize {
+        self.streams
+            .values()
+            .map(|s| s.reassembly_queue.get_num_chunks())
+            .sum()
     }
 
     /// Whether any stream currently holds a complete message the application could read.
@@ -2351,12 +2405,12 @@ impl Association {
 
             if !sis_to_reset.is_empty() {
                 let rsn = self.generate_next_rsn();
-                let tsn = self.my_next_tsn - 1;
+                let tsn = self.my_next_tsn.wrapping_sub(1);
                 debug!(
                     "[{}] sending RECONFIG: rsn={} tsn={} streams={:?}",
                     self.side,
                     rsn,
-                    self.my_next_tsn - 1,
+                    tsn,
                     sis_to_reset
                 );
 
@@ -3098,7 +3152,7 @@ impl Association {
     /// generate_next_rsn returns the my_next_rsn and increases it. The caller should hold the lock.
     fn generate_next_rsn(&mut self) -> u32 {
         let rsn = self.my_next_rsn;
-        self.my_next_rsn += 1;
+        self.my_next_rsn = self.my_next_rsn.wrapping_add(1);
         rsn
     }
 

@@ -560,7 +560,8 @@ impl StreamState {
                 unordered,
                 beginning_fragment: i == 0,
                 ending_fragment: remaining - fragment_size == 0,
-                immediate_sack: false,
+                // RFC 7053: what is sent next may wait for this.
+                immediate_sack: remaining - fragment_size == 0,
                 payload_type: ppi,
                 stream_sequence_number: self.sequence_number,
                 ..Default::default()

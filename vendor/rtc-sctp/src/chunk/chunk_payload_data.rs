@@ -260,8 +260,14 @@ impl Chunk for ChunkPayloadData {
         let stream_identifier = reader.get_u16();
         let stream_sequence_number = reader.get_u16();
         let payload_type: PayloadProtocolIdentifier = reader.get_u32().into();
-        let user_data = raw.slice(
-            CHUNK_HEADER_SIZE + PAYLOAD_DATA_HEADER_SIZE..CHUNK_HEADER_SIZE + header.value_length(),
+        // RFC 9260 section 3.3.1: no user data is an error.
+        if header.value_length() == PAYLOAD_DATA_HEADER_SIZE {
+            return Err(Error::ErrChunkPayloadSmall);
+        }
+        // A copy: what waits for other fragments does not hold the datagram that it came in.
+        let user_data = Bytes::copy_from_slice(
+            &raw[CHUNK_HEADER_SIZE + PAYLOAD_DATA_HEADER_SIZE
+                ..CHUNK_HEADER_SIZE + header.value_length()],
         );
 
         Ok(ChunkPayloadData {

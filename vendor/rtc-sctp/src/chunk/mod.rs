@@ -145,6 +145,9 @@ impl ErrorCause {
         }
 
         let value_length = len as usize - ERROR_CAUSE_HEADER_LENGTH;
+        if buf.len() < len as usize {
+            return Err(Error::ErrErrorCauseTooSmall);
+        }
         let raw = buf.slice(ERROR_CAUSE_HEADER_LENGTH..ERROR_CAUSE_HEADER_LENGTH + value_length);
 
         Ok(ErrorCause { code, raw })

@@ -132,8 +132,9 @@ impl Endpoint {
         } else {
             //TODO: improve INIT handling for DoS attack
             if partial_decode.first_chunk_type == CT_INIT {
+                // One that the peer sends again is for the association that the first made.
                 if let Some(dst_cid) = partial_decode.initiate_tag {
-                    self.association_ids.get(&dst_cid).cloned()
+                    self.association_ids_init.get(&dst_cid).cloned()
                 } else {
                     None
                 }
@@ -255,6 +256,8 @@ impl Endpoint {
                 message: Payload::PartialDecode(partial_decode),
             },
         )));
+
+        self.association_ids_init.insert(remote_aid, ch);
 
         Some((ch, conn))
     }

@@ -159,6 +159,15 @@ impl PayloadQueue {
         Some(c)
     }
 
+    /// Drops what is at or before the given TSN.
+    pub(crate) fn pop_up_to(&mut self, tsn: u32) {
+        while let Some(first) = self.sorted.front().copied() {
+            if sna32gt(first, tsn) || self.pop(first).is_none() {
+                break;
+            }
+        }
+    }
+
     pub(crate) fn message_tsns(&self, id: MessageId) -> Vec<u32> {
         self.message_tsns
             .get(&id)
@@ -194,11 +203,8 @@ impl PayloadQueue {
         let mut b = GapAckBlock::default();
         let mut gap_ack_blocks = vec![];
         for (i, tsn) in self.sorted.iter().enumerate() {
-            let diff = if *tsn >= cumulative_tsn {
-                (*tsn - cumulative_tsn) as u16
-            } else {
-                0
-            };
+            // No more than MAX_TSN_GAP.
+            let diff = tsn.wrapping_sub(cumulative_tsn) as u16;
 
             if i == 0 {
                 b.start = diff;
