@@ -40,6 +40,8 @@ pub fn aiortc(url: &str, pictures: usize, channel: Option<&str>) -> Option<Proce
     let python = prepared("python", "bin/python")?.join("bin/python");
     let has = Command::new(&python).args(["-c", "import aiortc"]).output().is_ok_and(|output| output.status.success());
     let mut command = Command::new(python);
+    // It would leave files beside its sources.
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
     command.arg(script("viewer.py")).args([url, &pictures.to_string()]).args(channel);
     has.then(|| Process::spawn("aiortc", &mut command))
 }

@@ -60,11 +60,6 @@ fn libdatachannel_is_told() {
     assert_is_told("libdatachannel", agent);
 }
 
-#[test]
-fn werift_is_told() {
-    assert_is_told("werift", |url| agents::npm("werift", "werift.mjs", url, PICTURES, Some("telemetry")));
-}
-
 /// As the README says how.
 #[test]
 fn a_page_is_told_ten_times_a_second_at_most_and_plays() {

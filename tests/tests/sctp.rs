@@ -127,7 +127,7 @@ fn streams_that_are_reset_and_opened_again_are_counted() {
         peer.give(&[data(WHOLE, tsn, 0, 0, b"hello")]);
         opened += peer.association.stream_ids().len();
         peer.give(&[reset(tsn, tsn, &[0])]);
-        assert_eq!(peer.association.stream_ids(), [], "it is reset");
+        assert!(peer.association.stream_ids().is_empty(), "it is reset");
         peer.take();
         tsn += 1;
     }

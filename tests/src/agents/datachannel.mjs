@@ -4,7 +4,7 @@ import { answer, channel, counted, finish, first } from "./whep.mjs"
 
 const { PeerConnection, Video, RtcpReceivingSession } = createRequire(`${process.cwd()}/`)("node-datachannel")
 
-const pc = new PeerConnection("viewer", { iceServers: [], bindAddress: "127.0.0.1" })
+const pc = new PeerConnection("viewer", { iceServers: [], bindAddress: "127.0.0.1", disableAutoNegotiation: true })
 const { told, message } = first()
 // Before the video, which its section then is as well.
 if (channel) pc.createDataChannel("own")

@@ -1,6 +1,6 @@
-// werift as a WHEP viewer: `werift.mjs URL PICTURES [telemetry]`.
+// werift as a WHEP viewer: `werift.mjs URL PICTURES`.
 import { createRequire } from "node:module"
-import { answer, channel, counted, finish, first } from "./whep.mjs"
+import { answer, counted, finish } from "./whep.mjs"
 
 const { RTCPeerConnection, useH264 } = createRequire(`${process.cwd()}/`)("werift")
 
@@ -13,13 +13,9 @@ const pc = new RTCPeerConnection({
 const { done, packet } = counted()
 pc.onTrack.subscribe(track => track.onReceiveRtp.subscribe(rtp => packet(rtp.header.marker)))
 pc.addTransceiver("video", { direction: "recvonly" })
-const { told, message } = first()
-if (channel) pc.createDataChannel("own")
-pc.onDataChannel.subscribe(own => own.onMessage.subscribe(text => message(own.label, text)))
 await pc.setLocalDescription(await pc.createOffer())
 const { session, sdp } = await answer(pc.localDescription.sdp)
 await pc.setRemoteDescription({ type: "answer", sdp })
 await done
-if (channel) await told
 await pc.close()
-await finish(session, told)
+await finish(session)
