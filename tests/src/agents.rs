@@ -34,8 +34,8 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/agents").join(name)
 }
 
-/// aiortc, which watches at `url` until it has decoded so many pictures; none where it cannot be had. With `telemetry` it
-/// says what comes by the data channel first, with `hostile` it is one.
+/// aiortc, which watches at `url` until it has decoded so many pictures; none where it cannot be had. With `telemetry`
+/// it says what comes by the data channel first, with `hostile` it is one.
 pub fn aiortc(url: &str, pictures: usize, channel: Option<&str>) -> Option<Process> {
     let python = prepared("python", "bin/python")?.join("bin/python");
     let has = Command::new(&python).args(["-c", "import aiortc"]).output().is_ok_and(|output| output.status.success());

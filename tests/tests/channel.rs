@@ -68,7 +68,8 @@ fn a_page_is_told_ten_times_a_second_at_most_and_plays() {
     let page = chromium.open(&server.url("/healthz"));
     let watch = "window.told = []; window.pc = new RTCPeerConnection(); \
         pc.createDataChannel(''); pc.addTransceiver('video', { direction: 'recvonly' }); \
-        pc.ondatachannel = ({ channel }) => { channel.onmessage = ({ data }) => told.push([channel.label, data, channel.ordered]) }; \
+        pc.ondatachannel = ({ channel }) => { channel.onmessage = ({ data }) => \
+            told.push([channel.label, data, channel.ordered]) }; \
         pc.ontrack = ({ streams }) => { const video = document.createElement('video'); video.muted = true; \
             video.srcObject = streams[0]; document.body.append(video); video.play() }; \
         (async () => { await pc.setLocalDescription(); \

@@ -1,5 +1,5 @@
-"""aiortc as a WHEP viewer: `viewer.py URL PICTURES` says when the first picture is decoded, and ends after so many. A third
-word: `telemetry` says what comes by the server's data channel first; `hostile` sends what no viewer should by it.
+"""aiortc as a WHEP viewer: `viewer.py URL PICTURES` says when the first picture is decoded, and ends after so many. A
+third word: `telemetry` says what comes by the server's data channel first; `hostile` sends what no viewer should by it.
 """
 
 import asyncio
