@@ -1,5 +1,5 @@
-//! The last seconds of the stream that is shown as a file, beside the snapshots: the vehicle keeps them in memory, and a
-//! thread of its own fetches them (`/api/clip`), one clip at a time.
+//! The last seconds of the stream that is shown as a file, beside the snapshots: the vehicle keeps them in memory, and
+//! a thread of its own fetches them (`/api/clip`), one clip at a time.
 //!
 //! A file is there as a whole or not at all: until then its name ends in `.part`.
 
@@ -271,8 +271,8 @@ pub fn make_folder(folder: &Path) -> Result<(), String> {
     fs::create_dir_all(folder).map_err(|error| format!("{}: cannot make this folder: {error}", folder.display()))
 }
 
-/// The part of a file that is not there yet, of the name that goes with this label, or with `-2` and so on: a part keeps
-/// its name for it.
+/// The part of a file that is not there yet, of the name that goes with this label, or with `-2` and so on: a part
+/// keeps its name for it.
 pub fn create(folder: &Path, label: &str, name: impl Fn(&str) -> String) -> Result<(String, File), String> {
     for number in 1..=MOST_ALIKE {
         let label = if number == 1 { label.to_owned() } else { format!("{label}-{number}") };

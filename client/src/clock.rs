@@ -1,6 +1,6 @@
-//! The clocks of servers that are watched: `GET /api/clock`, asked by a thread for each server over one connection while
-//! somebody wants it. One for all streams of a server. From it and the time of capture follows how old a picture is. The
-//! answer also says of which streams the pictures are not live ones of their camera.
+//! The clocks of servers that are watched: `GET /api/clock`, asked by a thread for each server over one connection
+//! while somebody wants it. One for all streams of a server. From it and the time of capture follows how old a picture
+//! is. The answer also says of which streams the pictures are not live ones of their camera.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -139,9 +139,9 @@ impl ServerClock {
         Self(Arc::new(Shared { url, state: Mutex::new(state), hurry: Condvar::new() }))
     }
 
-    /// A session begins: it is read at once. Where the server has not answered for a while, or was not asked, it may have
-    /// been started again meanwhile, with another clock: what is known of it does not count until it answers. It is not
-    /// forgotten: an answer through a queue proves little, and old pictures would count as young.
+    /// A session begins: it is read at once. Where the server has not answered for a while, or was not asked, it may
+    /// have been started again meanwhile, with another clock: what is known of it does not count until it answers. It
+    /// is not forgotten: an answer through a queue proves little, and old pictures would count as young.
     pub fn begin(&self, http: &Http, now: Instant) {
         let mut state = self.lock();
         let is_silent = state.waits.is_some_and(|since| now.saturating_duration_since(since) >= SILENT);
@@ -194,8 +194,8 @@ impl ServerClock {
         state.sync.latest(now).filter(|_| !state.is_refused && !state.is_suspect)
     }
 
-    /// Why the pictures of a stream are not live ones of its camera, as far as they are not, and when the server was asked
-    /// that. Without a name it is the server's first one. None where it has not said it here.
+    /// Why the pictures of a stream are not live ones of its camera, as far as they are not, and when the server was
+    /// asked that. Without a name it is the server's first one. None where it has not said it here.
     pub fn doubt(&self, stream: &str) -> Option<(Option<PictureDoubt>, Instant)> {
         let state = self.lock();
         let (doubts, asked) = state.doubts.as_ref()?;

@@ -1,5 +1,5 @@
-//! What the pilot notes of a dive: the picture of that moment, a clip around it, what the vehicle measured, and a text, in a
-//! folder of its own (`event.json` says what is in it; `report` reads that).
+//! What the pilot notes of a dive: the picture of that moment, a clip around it, what the vehicle measured, and a text,
+//! in a folder of its own (`event.json` says what is in it; `report` reads that).
 //!
 //! One thread writes: what is known at once, the text when it is typed, and what became of pictures and clips. Other
 //! threads make and fetch these, as many at once as there may be. What fails is said in `event.json` and in the window.
@@ -766,7 +766,8 @@ fn remark_on(moment: Captured, begun: Captured, seconds: Option<f64>) -> Option<
     differs(before, "begins after the picture").or_else(|| differs(after, "ends before the picture"))
 }
 
-/// A folder that was not there, as `2026-11-30_19-30-12.345Z_Nemo_bow_stream1_event`; of the same moment `-2` and so on.
+/// A folder that was not there, as `2026-11-30_19-30-12.345Z_Nemo_bow_stream1_event`; of the same moment `-2` and so
+/// on.
 fn create(folder: &Path, about: &About, is_taken: impl Fn(&Path) -> bool) -> Result<PathBuf, String> {
     for number in 1..=MOST_ALIKE {
         let label = format!("{}_event", label(about));

@@ -111,8 +111,8 @@ impl Feed {
         last.is_some_and(|at| now.saturating_duration_since(at) < limit)
     }
 
-    /// Takes the `next` picture, which is about to be shown, with what is to be said of it: another server may follow, and
-    /// this one's picture stay. None where its session ends at that very moment.
+    /// Takes the `next` picture, which is about to be shown, with what is to be said of it: another server may follow,
+    /// and this one's picture stay. None where its session ends at that very moment.
     pub fn take(&self, next: impl FnOnce() -> Option<Picture>) -> Option<Picture> {
         let (viewer, now) = (&self.viewer, Instant::now());
         let sessions = viewer.mailbox.cleared();
@@ -246,7 +246,8 @@ impl Feed {
         let mut about = known.map_or_else(|| self.viewer.about(picture.captured, now), |taken| taken.about);
         about.taken = picture.captured.unwrap_or(arrived);
         if picture.captured.is_none() {
-            let text = "The time is that of the picture's arrival at the viewer, by its clock: when it was captured is not known.";
+            let text = "The time is that of the picture's arrival at the viewer, by its clock: when it was captured is \
+                        not known.";
             about.remarks.push(text.to_owned());
         }
         let late = self.late(now);

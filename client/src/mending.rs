@@ -1,8 +1,8 @@
 //! Recordings without gaps: what they miss is fetched from the vehicle's ring (`/api/ring`) in the background.
 //!
-//! Every two seconds what is in the files of each stream is compared with what the vehicle sent, by times of capture, and
-//! what is missing is fetched, at a pace that the vehicle sets. One thread compares; four fetch, so that what is lost while
-//! much is fetched is not forgotten by the ring meanwhile.
+//! Every two seconds what is in the files of each stream is compared with what the vehicle sent, by times of capture,
+//! and what is missing is fetched, at a pace that the vehicle sets. One thread compares; four fetch, so that what is
+//! lost while much is fetched is not forgotten by the ring meanwhile.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, ErrorKind, Read};
@@ -48,8 +48,8 @@ const HANGS: Duration = Duration::from_secs(2);
 const DISK: Duration = Duration::from_secs(10);
 /// More pictures than were asked for, which an answer may have.
 const SURPLUS: usize = 64;
-/// Pictures are written that were captured before others that are written already, by no more: what is that new is compared
-/// later.
+/// Pictures are written that were captured before others that are written already, by no more: what is that new is
+/// compared later.
 const UNORDERED: Duration = Duration::from_secs(1);
 /// Lists for one comparison.
 const PAGES: usize = 8;
@@ -486,8 +486,8 @@ fn list(talk: &Talk, from: Captured, to: Captured) -> Result<RingListing, WhepEr
     Ok(all)
 }
 
-/// Up to where a recording is compared: to a picture of it, which is no less than [`UNORDERED`] older than the newest until
-/// its end.
+/// Up to where a recording is compared: to a picture of it, which is no less than [`UNORDERED`] older than the newest
+/// until its end.
 fn reach(journal: &[Present], is_end: bool) -> Option<Captured> {
     let newest = journal.last()?.captured;
     let is_old = |captured: &Captured| is_end || captured.0 + UNORDERED <= newest.0;

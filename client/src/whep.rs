@@ -55,14 +55,14 @@ pub enum WhepError {
     #[error("no server listens at {}: connection refused", without_user(url))]
     Closed { url: Url },
     #[error(
-        "{} wants a user name and a password: give --user, and the password by the variable ROV_PASSWORD, or a token by the \
-         variable ROV_TOKEN",
+        "{} wants a user name and a password: give --user, and the password by the variable ROV_PASSWORD, or a token \
+         by the variable ROV_TOKEN",
         without_user(url)
     )]
     NoLogin { url: Url },
     #[error(
-        "{} refused the user name or the password: correct --user and --password (or the variable ROV_PASSWORD), or --token \
-         (ROV_TOKEN)",
+        "{} refused the user name or the password: correct --user and --password (or the variable ROV_PASSWORD), or \
+         --token (ROV_TOKEN)",
         without_user(url)
     )]
     WrongLogin { url: Url },
@@ -140,8 +140,8 @@ impl Http {
     }
 
     /// Asks for `url`, and where that leads (RFC 9110 sections 15.4.8 and 15.4.9): with method and body kept, as WHEP
-    /// wants it. Gives the place of the answer, too. `first`: of the server that the user named or found, which alone is
-    /// given the login.
+    /// wants it. Gives the place of the answer, too. `first`: of the server that the user named or found, which alone
+    /// is given the login.
     fn ask(
         &self,
         (first, url): (&Url, &Url),
@@ -256,8 +256,8 @@ pub async fn offer(url: Url, sdp: String, http: &Http) -> Result<Answer, WhepErr
     blocking(move || offer_blocking(&url, &sdp, &http)).await
 }
 
-/// Tells the server that this session has ended, where that can be told. Best effort: a server that is gone has ended it
-/// anyway.
+/// Tells the server that this session has ended, where that can be told. Best effort: a server that is gone has ended
+/// it anyway.
 pub async fn delete(answer: &Answer, http: &Http) -> Result<(), WhepError> {
     let Answer { resource: Some(resource), endpoint, .. } = answer.clone() else { return Ok(()) };
     let http = http.clone();

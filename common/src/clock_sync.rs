@@ -4,9 +4,9 @@
 //! Each exchange proves two bounds of the distance between the clocks: the question was received after it was asked,
 //! and the answer came after it was sent. What all exchanges prove together is an interval, which grows between them by
 //! what clocks drift; its middle is the estimate, and half of its width the bound of the error. So the bound holds
-//! whatever the link does: a queue or an asymmetry makes an exchange prove less, never something wrong. An exchange with
-//! another run of the server counts alone, as each run has a clock of its own; so does one that contradicts those before,
-//! which proves that a clock has stepped.
+//! whatever the link does: a queue or an asymmetry makes an exchange prove less, never something wrong. An exchange
+//! with another run of the server counts alone, as each run has a clock of its own; so does one that contradicts those
+//! before, which proves that a clock has stepped.
 //!
 //! `server/web/age.js` does the same.
 

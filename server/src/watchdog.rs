@@ -27,8 +27,8 @@ pub const WAITS_AFTER_LOSS: &str =
 /// A wait for so long is worth a word to viewers.
 const AWAITED_LONG: Duration = Duration::from_secs(1);
 
-/// Whether a whole keyframe is waited for while pictures come, within `limit` of each other; and the reason in words, where
-/// that lasts.
+/// Whether a whole keyframe is waited for while pictures come, within `limit` of each other; and the reason in words,
+/// where that lasts.
 pub fn keyframe_awaited(
     now: Instant,
     since_and_last: Option<(Instant, Instant)>,

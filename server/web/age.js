@@ -1,5 +1,5 @@
-// How old pictures are, by the server's clock, and when the pilot is warned of it; as in rov-client (`clock_sync`, `late`).
-// Pure. All times are in ms.
+// How old pictures are, by the server's clock, and when the pilot is warned of it; as in rov-client (`clock_sync`,
+// `late`). Pure. All times are in ms.
 
 /** That two clocks may drift apart in a millisecond: 500 ppm each, by which NTP slews them. */
 const DRIFT = 1000e-6
@@ -23,8 +23,8 @@ const LONGEST_INTERVAL_MS = 1000
 /**
  * The server's clock of captures. Each exchange proves two bounds of its distance from this one: the question was
  * received after it was asked, and the answer came after it was sent. All together prove an interval, which grows by
- * what clocks drift; an exchange that contradicts it proves that a clock has stepped, and counts alone, as does one with
- * another run of the server, which has a clock of its own.
+ * what clocks drift; an exchange that contradicts it proves that a clock has stepped, and counts alone, as does one
+ * with another run of the server, which has a clock of its own.
  */
 export class ClockSync {
   #low = 0
@@ -56,7 +56,9 @@ export class ClockSync {
     this.#at = null
   }
 
-  /** What may have been captured by `now`, at the latest, and the run whose clock says so; null where nothing is known. */
+  /**
+   * What may have been captured by `now`, at the latest, and the run whose clock says so; null where nothing is known.
+   */
   latest(now) {
     if (this.isUnknown) return null
     return { captured: now + this.#high + Math.abs(now - this.#at) * DRIFT, run: this.#run }

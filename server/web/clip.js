@@ -41,11 +41,11 @@ export const pause = (ms, signal) => new Promise(resolve => {
 })
 
 /**
- * A clip of the pictures `around` a moment: `{ stream, moment, captured, run, before, after }` in ms, `moment` by `clock()`,
- * `captured` by the clock of captures of this `run` of the server, where that is known, so that it is the same however
- * late it is asked for. It is asked for again while the server is away, gives others theirs or breaks off, until its ring,
- * which keeps `kept` seconds, cannot have the moment any more. Fetched, as a link could not carry the login. `server`: the
- * id of the one whose clip it shall be, where that is known.
+ * A clip of the pictures `around` a moment: `{ stream, moment, captured, run, before, after }` in ms, `moment` by
+ * `clock()`, `captured` by the clock of captures of this `run` of the server, where that is known, so that it is the
+ * same however late it is asked for. It is asked for again while the server is away, gives others theirs or breaks off,
+ * until its ring, which keeps `kept` seconds, cannot have the moment any more. Fetched, as a link could not carry the
+ * login. `server`: the id of the one whose clip it shall be, where that is known.
  */
 export async function fetchClip(around, { server, kept = KEPT_S, signal }) {
   const until = around.moment + kept * 1000 + (around.captured === undefined ? 0 : RESTS_MS)
@@ -127,7 +127,8 @@ function missing({ moment, captured, before }, { begun, lasted, age }) {
   const first = begun - (captured - before)
   // Without an outage it has what there was.
   const isLate = clock() - moment >= HEAD_MS
-  return isLate && first >= 1000 ? `; it came too late for the first ${seconds(first)} s, which are not kept any more` : ""
+  if (!isLate || first < 1000) return ""
+  return `; it came too late for the first ${seconds(first)} s, which are not kept any more`
 }
 
 /** Saves a clip; what is to be said of it, with `doubt` of its pictures. Else as `fetchClip`. */

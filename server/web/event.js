@@ -1,6 +1,6 @@
-// What the pilot notes: the picture of that moment, a clip around it, what the vehicle measured, and a text. A ZIP file of
-// the browser, and another one with the clip, which are unpacked into the folder of the dive: then it is as rov-client's
-// events, and `rov-client report` reads it.
+// What the pilot notes: the picture of that moment, a clip around it, what the vehicle measured, and a text. A ZIP file
+// of the browser, and another one with the clip, which are unpacked into the folder of the dive: then it is as
+// rov-client's events, and `rov-client report` reads it.
 
 import { fileName } from "./advice.js"
 import { fetchClip, keepFile, pause } from "./clip.js"
@@ -23,8 +23,8 @@ export const refused = reason => ({ cancel() {}, save: async () => `No event was
 /** An event that begins now; its text is said later. */
 export class Note {
   /**
-   * `picture`: a promise of a PNG, taken at `time`; `moment`, `captured`, `run`, `server` and `kept` as `fetchClip` has them;
-   * `noClip`: why there is none.
+   * `picture`: a promise of a PNG, taken at `time`; `moment`, `captured`, `run`, `server` and `kept` as `fetchClip` has
+   * them; `noClip`: why there is none.
    */
   constructor(options) {
     const { vehicle, camera, stream, time, remarks, place, telemetry, picture } = options
@@ -64,7 +64,9 @@ export class Note {
     this.stop.abort()
   }
 
-  /** A ZIP file with the parts that have bytes, and with the event as it is known now, is handed to `keep`; its name. */
+  /**
+   * A ZIP file with the parts that have bytes, and with the event as it is known now, is handed to `keep`; its name.
+   */
   #pack(text, parts, ending, keep) {
     const picture = { ...this.of, remarks: [...this.of.remarks, ...this.doubts] }, files = []
     for (const [what, { file, bytes, failed, awaited }] of Object.entries(parts)) {
@@ -79,7 +81,8 @@ export class Note {
   }
 
   /**
-   * Downloads it at once, and `offer`s the clip when that is there; what is to be said of it. `say`s that the clip follows.
+   * Downloads it at once, and `offer`s the clip when that is there; what is to be said of it. `say`s that the clip
+   * follows.
    */
   async save(text, say, offer) {
     const snapshot = part("snapshot.png", await this.picture)

@@ -12,7 +12,9 @@ const listeners = new Map()
 /** Ends the connection; null while there is none. */
 let connection = null
 
-/** Calls `call(data)` for each event of this name, `connected` at each new connection, until what it returns is called. */
+/**
+ * Calls `call(data)` for each event of this name, `connected` at each new connection, until what it returns is called.
+ */
 export function listen(name, call) {
   if (!listeners.has(name)) listeners.set(name, new Set())
   listeners.get(name).add(call)

@@ -18,7 +18,9 @@ const plain = text => Array.from(text).slice(0, MAX_TEXT).join("").replace(/\p{C
 const utf8 = text => Array.from(new TextEncoder().encode(text))
 const ascii = (tag, text) => [tag, ASCII, [...utf8(plain(text)), 0]]
 
-/** Entries `[tag, type, bytes]`, in the order of their tags, as a table at `at`; what takes more than 4 bytes is behind. */
+/**
+ * Entries `[tag, type, bytes]`, in the order of their tags, as a table at `at`; what takes more than 4 bytes is behind.
+ */
 function table(entries, at) {
   const sizes = { [RATIONAL]: 8, [LONG]: 4 }
   const head = short(entries.length), data = []

@@ -36,6 +36,7 @@ const OFFERED_MS = 120000
 const SCREEN_RETRY_MS = 10000
 /** A chosen stream that has no picture by then is shown without: the pilot wants to know how it is. */
 const CHANGE_MS = 2000
+const NO_STREAMS = "The server has not said what streams it has"
 
 const $ = id => document.getElementById(id)
 const page = { awakeSince: 0, lastTick: 0, server: null, mayWatch: false, mayChange: false }
@@ -59,7 +60,8 @@ function watched(name, video, last) {
   const feed = new Watched(name, video, last, {
     presented: now => {
       if (feed === opening?.feed) takeOver()
-      if (feed === main && (document.body.dataset.state !== "live" || document.body.classList.contains("dim"))) render(now)
+      const { classList, dataset } = document.body
+      if (feed === main && (dataset.state !== "live" || classList.contains("dim"))) render(now)
     },
     stats: learn,
     doubts: (said, first) => {
@@ -74,7 +76,8 @@ function watched(name, video, last) {
     opened: () => refreshServer(),
     blocked: () => { $("play").hidden = false },
   })
-  for (const element of [video, last]) element.addEventListener("dblclick", () => { if (feed === main) toggleFullscreen() })
+  for (const element of [video, last])
+    element.addEventListener("dblclick", () => { if (feed === main) toggleFullscreen() })
   video.addEventListener("playing", () => { $("play").hidden = true })
   return feed
 }
@@ -131,13 +134,14 @@ function takeOver() {
 /** There is nothing to wait for where no picture is seen. */
 function tendOpening(now) {
   if (!opening) return
-  const isSeen = feeds().some(feed => feed !== opening.feed && feed.lastPicture !== null && now - feed.lastPicture <= STALE_MS)
+  const isFresh = ({ lastPicture }) => lastPicture !== null && now - lastPicture <= STALE_MS
+  const isSeen = feeds().some(feed => feed !== opening.feed && isFresh(feed))
   if (now - opening.asked > CHANGE_MS || !isSeen) takeOver()
 }
 
 function openGrid() {
   const all = lineup(page.server?.streams ?? [])
-  if (all.length < 2) return toast(all.length ? `There is one stream alone: ${told(all)}` : "The server has not said what streams it has")
+  if (all.length < 2) return toast(all.length ? `There is one stream alone: ${told(all)}` : NO_STREAMS)
   stopOpening()
   main.pause()
   const wanted = tiles(all), left = wanted.splice(MAX_TILES)
@@ -159,7 +163,8 @@ function openGrid() {
   arrange()
   document.body.classList.add("grid")
   $("show-grid").setAttribute("aria-pressed", "true")
-  if (left.length) toast(`${left.length} more do not fit: ${left.map(({ number, title }) => `${number} ${title}`).join(", ")}`)
+  const names = left.map(({ number, title }) => `${number} ${title}`).join(", ")
+  if (left.length) toast(`${left.length} more do not fit: ${names}`)
   render(clock())
 }
 
@@ -191,7 +196,7 @@ function toggleGrid() {
 function chooseNumber(number) {
   const all = lineup(page.server?.streams ?? [])
   const stream = all[number - 1]
-  if (!stream) return toast(all.length ? `There is no stream ${number}. There are ${told(all)}` : "The server has not said what streams it has")
+  if (!stream) return toast(all.length ? `There is no stream ${number}. There are ${told(all)}` : NO_STREAMS)
   toast(`${number} ${stream.title}`)
   choose(stream.name)
 }
@@ -359,8 +364,8 @@ function learn(stats) {
   }
   page.server = stats
   doubts = Object.fromEntries(stats.streams.map(stream => [stream.name, stream]))
-  // A connection of its own, of which a browser has few, and the server places: only while there is something to write, or
-  // measured.
+  // A connection of its own, of which a browser has few, and the server places: only while there is something to write,
+  // or measured.
   follow(page.mayWatch && (stats.overlays || Boolean(stats.telemetry)) && !document.hidden)
   const names = stats.streams.map(({ name }) => name)
   for (const name of [shownStream(), opening?.feed.name ?? shownStream()]) if (!names.includes(name)) names.push(name)
@@ -457,7 +462,8 @@ addEventListener("hashchange", () => { if (takeToken()) check() })
 $("login").addEventListener("submit", async event => {
   event.preventDefault()
   setText("login-error", "")
-  enter(await logIn($("user").value, $("password").value).catch(() => ({ may_watch: false, error: "The server does not answer" })))
+  const failed = { may_watch: false, error: "The server does not answer" }
+  enter(await logIn($("user").value, $("password").value).catch(() => failed))
   if (page.mayWatch) $("password").value = ""
 })
 
@@ -528,7 +534,8 @@ function toggleSettings() {
 }
 $("settings").addEventListener("keydown", ({ key }) => { if (key === "Escape") closeSettings() })
 
-// Not the video's own fullscreen of phones: it would hide that a picture is old. There the page fills the screen anyway.
+// Not the video's own fullscreen of phones: it would hide that a picture is old. There the page fills the screen
+// anyway.
 const root = document.documentElement
 const canFill = Boolean(root.requestFullscreen ?? root.webkitRequestFullscreen)
 const filling = () => document.fullscreenElement ?? document.webkitFullscreenElement
@@ -547,7 +554,10 @@ for (const event of ["fullscreenchange", "webkitfullscreenchange"]) {
 }
 
 /** Why the picture that is on the screen cannot be kept; else "". */
-const unkept = () => grid ? "Make one of the tiles large first" : main.lastPicture === null ? "There is no picture yet" : ""
+const unkept = () => {
+  if (grid) return "Make one of the tiles large first"
+  return main.lastPicture === null ? "There is no picture yet" : ""
+}
 
 /** The picture that is on the screen, in the size in which it came, and what is known of it. `png`: a promise. */
 function picture() {
@@ -565,7 +575,8 @@ function picture() {
   if (mark?.title) remarks.push(`It was marked: ${[mark.title, mark.detail].filter(Boolean).join(", ")}.`)
   if (isBehind) remarks.push("Another server is connected by now: its telemetry is left out.")
   const about = {
-    time: new Date(isKnown ? main.lastCaptured : Date.now() - age), vehicle: server?.name ?? "", camera, stream, remarks,
+    time: new Date(isKnown ? main.lastCaptured : Date.now() - age),
+    vehicle: server?.name ?? "", camera, stream, remarks,
     place: age > PLACE_MS ? {} : placeOf(telemetry),
   }
   const canvas = document.createElement("canvas")
@@ -668,7 +679,8 @@ $("event").addEventListener("submit", async submitted => {
   if (!closed) return
   saving += 1
   toast("Saving the event…")
-  toast(await closed.save($("event-text").value, toast, offer).catch(error => `The event was not saved: ${error.message}`))
+  const failed = error => `The event was not saved: ${error.message}`
+  toast(await closed.save($("event-text").value, toast, offer).catch(failed))
   saving -= 1
 })
 function cancelNote() {
@@ -680,8 +692,8 @@ $("event").addEventListener("keydown", event => { if (isEscape(event)) cancelNot
 $("event-cancel").addEventListener("click", cancelNote)
 
 /**
- * Downloads a file, and shows a link to it for a while: so long after the key a browser may ask first, or refuse, where the
- * link is a key of its own.
+ * Downloads a file, and shows a link to it for a while: so long after the key a browser may ask first, or refuse, where
+ * the link is a key of its own.
  */
 function offer(blob, name) {
   keepFile(blob, name)
@@ -710,8 +722,12 @@ function awake() {
   idleTimer = setTimeout(() => document.body.classList.toggle("idle", document.body.dataset.state === "live"), IDLE_MS)
 }
 
-const showKeys = () => toast("Keys: 1 to 9 Stream, G All cameras, F or double click Fullscreen, I Information, R Recordings, S Snapshot, C Clip of the last seconds, E Note an event, O Settings")
-const actions = { c: clip, e: noteEvent, o: toggleSettings, f: toggleFullscreen, g: toggleGrid, r: toggleRecordings, s: snapshot, i: toggleInfo, "?": showKeys, f1: showKeys }
+const showKeys = () => toast("Keys: 1 to 9 Stream, G All cameras, F or double click Fullscreen, I Information, " +
+  "R Recordings, S Snapshot, C Clip of the last seconds, E Note an event, O Settings")
+const actions = {
+  c: clip, e: noteEvent, o: toggleSettings, f: toggleFullscreen, g: toggleGrid, r: toggleRecordings, s: snapshot,
+  i: toggleInfo, "?": showKeys, f1: showKeys,
+}
 for (let number = 1; number <= 9; number += 1) actions[number] = () => chooseNumber(number)
 addEventListener("keydown", event => {
   awake()

@@ -32,7 +32,8 @@ const MAX_PREVIEWS = 4
 /** Of all streams that are watched. */
 let previews = 0
 
-// Time that goes on while the machine sleeps, which performance.now() may not; a clock that is set back does not matter.
+// Time that goes on while the machine sleeps, which performance.now() may not; a clock that is set back does not
+// matter.
 let slept = 0, lastWall = Date.now(), lastMono = performance.now()
 export function clock() {
   const wall = Date.now(), mono = performance.now()
@@ -119,8 +120,8 @@ export class Watched {
   /**
    * `name` of the stream, null: the server's first. `video` and `last`, a canvas for what is no video, show it. `on`:
    * `presented(now)` a picture, `stats(stats)` of the server, `doubts(doubts, first)` of pictures by their streams,
-   * `proven(key)`: the pictures that come from now on are of a server of this key, `opened()`, or refused, `blocked()`: a
-   * touch is needed.
+   * `proven(key)`: the pictures that come from now on are of a server of this key, `opened()`, or refused, `blocked()`:
+   * a touch is needed.
    */
   constructor(name, video, last, on) {
     Object.assign(this, { name, video, last, on })
@@ -196,7 +197,10 @@ export class Watched {
     else attach()
   }
 
-  /** Keeps the last picture on the screen, dimmed, until there is a new one: the video turns black with the end of its track. */
+  /**
+   * Keeps the last picture on the screen, dimmed, until there is a new one: the video turns black with the end of its
+   * track.
+   */
   #freeze() {
     if (this.lastPicture === null || !this.last.hidden || !this.video.videoWidth) return
     copyPicture(this.last, this.video)
@@ -287,7 +291,9 @@ export class Watched {
     this.on.doubts?.(doubts, first)
   }
 
-  /** A picture that was captured then, by the server's clock, is shown at `at`, by `performance.now()`; else why not. */
+  /**
+   * A picture that was captured then, by the server's clock, is shown at `at`, by `performance.now()`; else why not.
+   */
   #aged(captured, at, why) {
     this.lastCaptured = captured ?? null
     const known = captured === undefined ? null : Watched.#sync.age(captured, at)

@@ -8,8 +8,8 @@ use crate::wait;
 
 const MARK: &str = "ROV_TEST_IN_NAMESPACE";
 
-/// `script` with a network and mounts of its own, in which it is root; its arguments follow. A user namespace makes that possible
-/// without being root, where the system allows it.
+/// `script` with a network and mounts of its own, in which it is root; its arguments follow. A user namespace makes
+/// that possible without being root, where the system allows it.
 pub fn bash(script: &str) -> Command {
     let mut command = Command::new(program("unshare", "util-linux"));
     command.args(["--user", "--map-root-user", "--net", "--mount", "bash", "-c", script]);

@@ -16,8 +16,9 @@ use tokio::runtime::Runtime;
 /// What the server promises.
 const BACK: Duration = Duration::from_secs(2);
 
-const PICTURE: &str = "videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
-                       ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 threads=1 bitrate=500";
+const PICTURE: &str = "videotestsrc is-live=true pattern=ball ! \
+                       video/x-raw,format=I420,width=320,height=240,framerate=25/1 ! x264enc tune=zerolatency \
+                       speed-preset=ultrafast key-int-max=25 threads=1 bitrate=500";
 
 /// Lets the source of a server with these arguments be away for each of `outages`, and sees when the picture comes
 /// again. `start` gives the source, which ends when it is dropped.
@@ -95,7 +96,8 @@ fn a_users_pipeline_whose_source_was_away_is_shown_again_at_once() {
 fn a_camera_that_repeats_its_picture_is_said_and_not_restarted() {
     let part = |pattern: &str, pictures: i32| {
         format!(
-            "videotestsrc pattern={pattern} num-buffers={pictures} ! video/x-raw,width=320,height=240,framerate=30/1 ! c. "
+            "videotestsrc pattern={pattern} num-buffers={pictures} ! video/x-raw,width=320,height=240,framerate=30/1 ! \
+             c. "
         )
     };
     let moves_rests_moves = [part("ball", 60), part("red", 150), part("ball", -1)].concat();

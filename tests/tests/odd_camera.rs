@@ -71,9 +71,9 @@ fn in_a_users_pipeline_an_access_unit_is_one_time_too() {
     assert!(server.stats().streams[0].frames <= sent, "{} of {sent}", server.stats().streams[0].frames);
 }
 
-/// Changes the camera, shows it until it has sent `pictures`, and sees that nearly all were shown, in one session, without a
-/// longer gap. A machine that is too busy for its pictures leaves some out at any time; what a change does to them it does
-/// each time, so that one round without is enough.
+/// Changes the camera, shows it until it has sent `pictures`, and sees that nearly all were shown, in one session,
+/// without a longer gap. A machine that is too busy for its pictures leaves some out at any time; what a change does to
+/// them it does each time, so that one round without is enough.
 fn shows_nearly_all(runtime: &Runtime, camera: &OddCamera, args: &[&str], pictures: u64, change: impl Fn()) {
     const ROUNDS: usize = 8;
     let watcher = Watcher::start(runtime, args);
@@ -89,8 +89,8 @@ fn shows_nearly_all(runtime: &Runtime, camera: &OddCamera, args: &[&str], pictur
             watcher.report().frames_decoded >= before.frames_decoded + all
         });
         let report = watcher.report();
-        // Half a second of them, or two groups of pictures: what two delays on a busy machine cost, as the client goes on
-        // at a keyframe. What the camera itself sent late may have been too old.
+        // Half a second of them, or two groups of pictures: what two delays on a busy machine cost, as the client goes
+        // on at a keyframe. What the camera itself sent late may have been too old.
         let late = camera.late() - late;
         let few = (camera.rate() / 2).max(2 * camera.group()) + late;
         let skipped = report.frames_skipped - before.frames_skipped;

@@ -165,7 +165,8 @@ fn first_picture(file: &Path, filter: &str) -> Vec<u8> {
     output.stdout
 }
 
-/// On the vehicle and at the surface: a column in the table, and subtitles that are burned in; both go with the recording.
+/// On the vehicle and at the surface: a column in the table, and subtitles that are burned in; both go with the
+/// recording.
 #[test]
 fn what_the_vehicle_measured_lies_beside_its_recording_and_the_clients() {
     let (vehicle, surface) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));

@@ -36,10 +36,11 @@ use crate::stream::Stream;
 /// Clips of a stream at once, and of them to one address: each may hold as much as its ring.
 const CLIPS: usize = 4;
 const EACH: usize = 3;
-/// The place of a clip is taken for so many times as long as it took to make it: a loop leaves the processor to the pictures.
+/// The place of a clip is taken for so many times as long as it took to make it: a loop leaves the processor to the
+/// pictures.
 const REST: u32 = 10;
-/// For a clip to be fetched, after which it holds no memory any more; where downloads are paced (`downloads`), with twice
-/// what that takes, as others may have a part of it, up to the longest.
+/// For a clip to be fetched, after which it holds no memory any more; where downloads are paced (`downloads`), with
+/// twice what that takes, as others may have a part of it, up to the longest.
 const LIMIT: Duration = Duration::from_secs(300);
 const LONGEST: Duration = Duration::from_secs(3600);
 /// Without `?seconds=`, where the ring reaches back so far.

@@ -53,7 +53,8 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
                 "patch": write("Changes several, all or none", &[camera, stream], of_streams),
             },
             "/api/events": {
-                "get": answer("What happens: state, alarm, settings, overlay, telemetry, recording", "text/event-stream"),
+                "get": answer("What happens: state, alarm, settings, overlay, telemetry, \
+                               recording", "text/event-stream"),
             },
             CLOCK_PATH: { "get": clock() },
             "/api/stats": { "get": read("All that is counted and measured", &[]) },
@@ -128,7 +129,8 @@ fn write(summary: &str, parameters: &[Value], schema: Value) -> Value {
 fn clock() -> Value {
     let viewers = json!({ "name": "viewers", "in": "query", "required": false, "schema": { "type": "string" } });
     read(
-        "The clock of the times of capture; of viewers by WebRTC also the last picture sent; what is not live, the first stream",
+        "The clock of the times of capture; of viewers by WebRTC also the last picture sent; what is not live, the \
+         first stream",
         &[viewers],
     )
 }
@@ -240,7 +242,8 @@ fn clip(stream: &Value) -> Value {
     });
     let mut responses = refusals(&[400, 401, 404, 409, 410, 422, 429, 503]);
     let clip = json!({
-        "description": "From the keyframe before that to the newest picture, or to that of the time", "headers": headers,
+        "description": "From the keyframe before that to the newest picture, or to that of the time",
+        "headers": headers,
         "content": { "video/mp4": {} },
     });
     responses.insert("200".to_owned(), clip);

@@ -1,8 +1,8 @@
 //! `/api/ring`: which pictures are kept of a stream, and the pictures themselves by their times of capture, for whoever
 //! may watch. rov-client fetches by it what its recording misses.
 //!
-//! Pictures are given in the background: no faster than `downloads` allows. Each answer holds its pictures until it is through,
-//! also those that the ring has left out since.
+//! Pictures are given in the background: no faster than `downloads` allows. Each answer holds its pictures until it is
+//! through, also those that the ring has left out since.
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -27,8 +27,8 @@ use super::connections::Patience;
 use super::{Api, Arrival, Choice, Failure};
 use crate::output::ring::RingOutput;
 
-/// Answers at once, of lists and of pictures each, of which one address has half. All with pictures together hold no more
-/// than all rings may: each may hold what the ring has left out since.
+/// Answers at once, of lists and of pictures each, of which one address has half. All with pictures together hold no
+/// more than all rings may: each may hold what the ring has left out since.
 const PLACES: usize = 8;
 /// For one to be fetched, after which it holds no memory any more.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -37,8 +37,8 @@ const LISTED: usize = 8_192;
 /// Sent at once.
 const PIECE: usize = 16 << 10;
 
-/// `?from=` and `?to=`, both with what is captured then: microseconds since 1970. Read here, so that what is no number is
-/// told like what is missing.
+/// `?from=` and `?to=`, both with what is captured then: microseconds since 1970. Read here, so that what is no number
+/// is told like what is missing.
 #[derive(Deserialize)]
 pub(super) struct Range {
     from: Option<String>,
@@ -195,8 +195,8 @@ fn answer(kind: &'static str, head: Bytes, pictures: Vec<Picture>, place: Place)
 fn busy() -> Response {
     let again = [(header::RETRY_AFTER, HeaderValue::from_static("5"))];
     let reason = format!(
-        "{PLACES} answers are given at once at most, half of them to one address, with no more bytes than are kept: try \
-         again when one of them is through"
+        "{PLACES} answers are given at once at most, half of them to one address, with no more bytes than are kept: \
+         try again when one of them is through"
     );
     (again, Failure(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response()
 }

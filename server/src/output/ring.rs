@@ -1,7 +1,8 @@
-//! The last seconds of a stream in memory, for clips and for recordings that miss something: its access units as they were sent, shared and not copied.
+//! The last seconds of a stream in memory, for clips and for recordings that miss something: its access units as they
+//! were sent, shared and not copied.
 //!
-//! It is no viewer: an encoder that rests goes on resting, and the ring ends where that began. The thread of the pictures
-//! puts each in, after the lock alone.
+//! It is no viewer: an encoder that rests goes on resting, and the ring ends where that began. The thread of the
+//! pictures puts each in, after the lock alone.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -105,8 +106,8 @@ impl RingOutput {
         lock(&self.ring).around(from, to)
     }
 
-    /// When the oldest was captured, from which on none is missing; and the first `most` of what was captured from `from`
-    /// to `to`.
+    /// When the oldest was captured, from which on none is missing; and the first `most` of what was captured from
+    /// `from` to `to`.
     pub fn times(&self, from: Captured, to: Captured, most: usize) -> (Option<Captured>, Vec<Captured>) {
         let ring = lock(&self.ring);
         let oldest = ring.pictures().next().and_then(|picture| picture.captured);
@@ -142,8 +143,8 @@ fn forget() -> Option<mpsc::Sender<Vec<Group>>> {
     started.is_ok().then_some(gone)
 }
 
-/// Whole groups, each from a keyframe to the next; the oldest is left out once its last picture is too old, or the bytes
-/// are too many.
+/// Whole groups, each from a keyframe to the next; the oldest is left out once its last picture is too old, or the
+/// bytes are too many.
 struct Ring {
     limit: RingLimit,
     groups: VecDeque<Group>,
@@ -177,8 +178,8 @@ impl Ring {
         Self { limit, groups: VecDeque::new(), bytes: 0, surplus: Vec::new(), asked: None, keyframe: None }
     }
 
-    /// Returns whether a keyframe is to be asked for: without any the oldest pictures could never be left out. That is as
-    /// rare as the bounds allow.
+    /// Returns whether a keyframe is to be asked for: without any the oldest pictures could never be left out. That is
+    /// as rare as the bounds allow.
     fn push(&mut self, picture: Picture) -> bool {
         let (time, length) = (picture.time, picture.unit.len() as u64);
         let open = if picture.keyframe {
@@ -203,7 +204,8 @@ impl Ring {
         let is_due = self.groups.back().is_none_or(|open| {
             time.saturating_sub(open.begun()) >= self.limit.time || open.bytes > self.limit.bytes / 2
         });
-        // Where there is little memory the ring is shorter, or empty for a while: keyframes cost the picture its quality.
+        // Where there is little memory the ring is shorter, or empty for a while: keyframes cost the picture its
+        // quality.
         let is_due = is_due && self.keyframe.is_none_or(|at| time.saturating_sub(at) >= KEYFRAMES_APART);
         let asks = is_due && self.asked.is_none_or(|at| time.saturating_sub(at) >= ASK_AGAIN);
         if asks {

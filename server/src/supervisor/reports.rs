@@ -127,8 +127,9 @@ impl LoadReport {
             let fps = frames_in.saturating_sub(dropped) as f64 / elapsed.as_secs_f64();
             tracing::warn!(
                 stream,
-                "the encoder is too slow: {dropped} of {frames_in} pictures of the last {:.0} s were left out, {fps:.1} \
-                 fps go out, without added delay; lower --width and --height or --fps, or use a hardware encoder",
+                "the encoder is too slow: {dropped} of {frames_in} pictures of the last {:.0} s were left out, \
+                 {fps:.1} fps go out, without added delay; lower --width and --height or --fps, or use a hardware \
+                 encoder",
                 elapsed.as_secs_f64()
             );
         } else if self.overloaded {
