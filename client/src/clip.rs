@@ -190,7 +190,11 @@ fn save(
 
 /// What of the last seconds before the moment a clip has not that came late, or of a stream that stands still.
 fn what_is_missing(wanted: &Around, clip: &Clip, now: Instant) -> String {
-    let Some((times, begun)) = wanted.asked(now, HEAD.0).times.zip(clip.captured) else { return String::new() };
+    let late = now.saturating_duration_since(wanted.moment);
+    let Some((times, begun)) = wanted.asked(now, HEAD.0).times.zip(clip.captured) else {
+        let is_late = late >= OLD;
+        return if is_late { format!("; it ends up to {} s after the key", late.as_secs()) } else { String::new() };
+    };
     let lasted = clip.seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_default();
     let first = begun.0.saturating_sub(times.from.0);
     let last = times.to.0.saturating_sub(begun.0 + lasted);
@@ -198,8 +202,7 @@ fn what_is_missing(wanted: &Around, clip: &Clip, now: Instant) -> String {
         return format!("; it ended {} s before the key", last.as_secs());
     }
     // Without an outage it has what there was.
-    let is_late = now.saturating_duration_since(wanted.moment) >= HEAD.0;
-    if is_late && first >= Duration::from_secs(1) {
+    if late >= HEAD.0 && first >= Duration::from_secs(1) {
         return format!("; it came too late for the first {} s, which are not kept any more", first.as_secs());
     }
     String::new()
@@ -248,8 +251,11 @@ pub fn fetch<T>(
 fn request(api: &Api, wanted: &Around, head: Duration) -> Result<Clip, Failure> {
     let asked = wanted.asked(Instant::now(), head);
     let clip = match api.clip(&wanted.stream, asked, head) {
-        // It is of an earlier version, and keeps less: all of that.
-        Err(WhepError::Refused { status: 422, .. }) => api.clip(&wanted.stream, Asked { seconds: None, ..asked }, head),
+        // It keeps less: all of that.
+        Err(WhepError::Refused { status: 422, .. }) => {
+            let seconds = api.kept.map(|kept| kept.as_secs());
+            api.clip(&wanted.stream, Asked { seconds, ..asked }, head)
+        }
         // It stands still since: what was last.
         Err(WhepError::Refused { status: 409, .. }) if wanted.after.is_zero() && asked.times.is_some() => {
             api.clip(&wanted.stream, Asked { times: None, ..asked }, head)
@@ -491,6 +497,9 @@ mod tests {
         let later = wanted.moment + Duration::from_secs(20);
         let said = "; it came too late for the first 12 s, which are not kept any more";
         assert_eq!(what_is_missing(&wanted, &clip(), later), said);
+        let wanted = last(None);
+        let later = wanted.moment + Duration::from_secs(20);
+        assert_eq!(what_is_missing(&wanted, &clip(), later), "; it ends up to 20 s after the key");
     }
 
     fn about() -> About {

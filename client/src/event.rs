@@ -594,14 +594,19 @@ impl Writer {
         let busy: Drawing = Arc::new(Arc::clone(&self.drawing));
         let work = move || {
             priority::lower();
-            for Drawn { at, picture, about, file } in drawn {
+            let make = |Drawn { at, picture, about, file }| {
                 // That of the picture before was left behind.
                 let jpeg = match Arc::strong_count(&busy) {
                     _ if ends.event.load(Ordering::Acquire) => Err("it was cancelled".to_owned()),
                     1 => encode(picture, Arc::clone(&busy)),
                     _ => Err("the JPEG encoder hangs".to_owned()),
                 };
-                let jpeg = jpeg.and_then(|jpeg| about.write_into(&jpeg));
+                (at, file, jpeg.and_then(|jpeg| about.write_into(&jpeg)))
+            };
+            let made: Vec<_> = drawn.into_iter().map(make).collect();
+            // A disk that takes nothing holds up no other picture.
+            drop(busy);
+            for (at, file, jpeg) in made {
                 let say = |text| drop(messages.send(Message::Say(text)));
                 let saved = jpeg.and_then(|jpeg| save(&folder.join(&file), &jpeg, &ends, say));
                 // The thread that writes may not have waited for it.
@@ -1022,6 +1027,31 @@ mod tests {
         for stream in others {
             wait_for(stream, || snapshot_of(stream) == Part::File("snapshot.jpg".to_owned()));
         }
+    }
+
+    #[test]
+    fn pictures_that_the_disk_does_not_take_hold_up_no_other() {
+        let hinder = |path: &Path, event: &Event| {
+            if !path.to_string_lossy().contains("last") {
+                // No file can be made in the place of this folder.
+                let _ = fs::create_dir(path.join("snapshot.jpg.part"));
+            }
+            write(path, event)
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let means = Means { encode: snapshot::jpeg, write: hinder };
+        let mut events = Events::by(means, folder.path().to_owned()).expect("a thread");
+        let hindered: Vec<_> = (0..=MOST_DRAWN).map(|number| format!("stream{number}")).collect();
+        for stream in hindered.iter().map(String::as_str).chain(["last"]) {
+            events.begin(vec![with_picture(stream)], Fields::new(), Instant::now()).expect("begun");
+            assert!(events.end(Some(stream.to_owned())));
+        }
+        let snapshot_of = |stream: &str| read(folder.path(), &name_of(stream)).pictures[0].snapshot.clone();
+        wait_for("the last one's picture", || {
+            folder.path().join(name_of("last")).join(FILE).exists()
+                && snapshot_of("last") == Part::File("snapshot.jpg".to_owned())
+        });
+        assert_eq!(snapshot_of(&hindered[0]), Part::Awaited("snapshot.jpg".to_owned()));
     }
 
     #[test]

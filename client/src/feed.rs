@@ -228,7 +228,7 @@ impl Feed {
     pub fn origin(&self, picture: &Picture) -> (Option<Api>, Option<ServerClock>, bool) {
         match self.known(picture) {
             Some(Taken { api, clock, followed, .. }) if followed != self.viewer.followed() => (api, clock, false),
-            _ => (self.viewer.api(), self.viewer.clock(), true),
+            _ => (self.viewer.api(), self.viewer.api_clock(), true),
         }
     }
 

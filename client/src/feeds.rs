@@ -371,7 +371,7 @@ impl Feeds {
         match (&self.clips, viewer.api()) {
             (Some(clips), Some(api)) => {
                 let about = viewer.about(None, now);
-                let latest = viewer.clock().and_then(|clock| clock.latest(now));
+                let latest = viewer.api_clock().and_then(|clock| clock.latest(now));
                 let wanted = Around {
                     stream: about.stream.clone(),
                     moment: now,
@@ -548,7 +548,7 @@ impl Stage for Feeds {
             let snapped = shown.iter().find(|snapped| snapped.id == feed.id);
             let nothing = || {
                 let picture = Err("there was no picture".to_owned());
-                let (api, latest) = (feed.viewer.api(), feed.viewer.clock().and_then(|clock| clock.latest(now)));
+                let (api, latest) = (feed.viewer.api(), feed.viewer.api_clock().and_then(|clock| clock.latest(now)));
                 let (captured, run) = latest.unzip();
                 Seen { picture, about: feed.nothing(now), captured, run, api }
             };

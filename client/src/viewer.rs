@@ -127,6 +127,8 @@ struct State {
     clock: Option<ServerClock>,
     /// Likewise; none: it has none that is known, or another server follows.
     api: Option<Api>,
+    /// Of the server that has it, also while the next session is not there yet.
+    api_clock: Option<ServerClock>,
     /// Of the server, as it said last; empty: it has not said it.
     id: String,
     /// Counts servers.
@@ -211,6 +213,7 @@ impl Viewer {
                 before: Counters::default(),
                 sessions: 0,
                 clock: None,
+                api_clock: None,
                 api: None,
                 id: String::new(),
                 followed: 0,
@@ -336,6 +339,11 @@ impl Viewer {
         self.lock().clock.clone()
     }
 
+    /// That of the server which [`Self::api`] asks.
+    pub fn api_clock(&self) -> Option<ServerClock> {
+        self.lock().api_clock.clone()
+    }
+
     /// Of the server of a session that begins.
     pub fn set_clock(&self, clock: Option<ServerClock>) {
         self.lock().clock = clock;
@@ -354,7 +362,9 @@ impl Viewer {
     }
 
     pub fn set_api(&self, api: Option<Api>) {
-        self.lock().api = api;
+        let mut state = self.lock();
+        state.api_clock = state.clock.clone();
+        state.api = api;
     }
 
     /// Sets the phase; logs it when it is another than before.
@@ -398,7 +408,7 @@ impl Viewer {
             self.told.forget();
         }
         if server.is_other_than(&state.server) {
-            (state.api, state.id) = (None, server.id.clone());
+            (state.api, state.api_clock, state.id) = (None, None, server.id.clone());
             state.followed += 1;
         }
         state.server = server;
@@ -692,6 +702,7 @@ mod tests {
         let named = |address: &str| Server { address: address.to_owned(), ..Server::default() };
         viewer.set_server(named("10.0.0.2:8080"));
         let stats = "http://10.0.0.2:8080/api/stats".parse().expect("a URL");
+        viewer.set_clock(viewer.clocks.of(&stats));
         viewer.set_api(Some(Api::new(stats, Http::default())));
         viewer.set_name("Nemo".to_owned());
         viewer.set_id("nemo");
@@ -699,10 +710,14 @@ mod tests {
         let followed = viewer.followed();
         viewer.set_server(named("10.0.0.2:8080"));
         assert_eq!((viewer.followed(), id().as_deref()), (followed, Some("nemo")));
+        // A session is tried: what is asked for then is of a moment by the clock of the one before.
+        viewer.set_clock(None);
+        assert!(viewer.clock().is_none() && viewer.api_clock().is_some());
         viewer.set_other("Dory answers in the place of Nemo".to_owned());
         assert_eq!((viewer.followed(), id().as_deref()), (followed + 1, Some("")));
         viewer.set_server(named("10.0.0.3:8080"));
         assert_eq!((viewer.followed(), id()), (followed + 2, None));
+        assert!(viewer.api_clock().is_none());
     }
 
     #[test]

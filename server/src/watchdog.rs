@@ -186,20 +186,8 @@ pub struct FrozenWatch {
     frozen: bool,
 }
 
-/// What has become of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frozen {
-    /// Nothing has changed for so long.
-    Begins(Duration),
-    Ends,
-    /// Its pictures are not looked at any more.
-    Unknown,
-}
-
 /// So many looks must have found the same: pictures may come seldom.
 const FROZEN_LOOKS: u32 = 4;
-/// What was seen last counts for so long: where nobody watches a stream that is decoded, the camera may have come back.
-const LOOK_HOLDS: Duration = Duration::from_secs(30);
 
 impl FrozenWatch {
     /// `limit`: for how long nothing may change; none: that is never said.
@@ -207,18 +195,13 @@ impl FrozenWatch {
         Self { limit, may_be_still, frozen: false }
     }
 
-    pub fn check(&mut self, still: Option<Still>, now: Instant) -> Option<Frozen> {
+    /// For how long nothing has changed when it begins to be frozen, and `Some(None)` when it is not any more.
+    pub fn check(&mut self, still: Option<Still>) -> Option<Option<Duration>> {
         let (still, limit) = (still?, self.limit?);
         let lasted = still.until.saturating_duration_since(still.since);
         let counts = still.has_changed || !self.may_be_still;
-        let is_known = now.saturating_duration_since(still.until) < LOOK_HOLDS;
-        let frozen = counts && lasted >= limit && still.looks >= FROZEN_LOOKS && is_known;
-        let change = match frozen {
-            true => Frozen::Begins(lasted),
-            false if is_known => Frozen::Ends,
-            false => Frozen::Unknown,
-        };
-        (std::mem::replace(&mut self.frozen, frozen) != frozen).then_some(change)
+        let frozen = counts && lasted >= limit && still.looks >= FROZEN_LOOKS;
+        (std::mem::replace(&mut self.frozen, frozen) != frozen).then(|| frozen.then_some(lasted))
     }
 }
 
@@ -354,27 +337,12 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut watch = FrozenWatch::new(Some(Duration::from_secs(5)), false);
-        assert_eq!(watch.check(None, at(0)), None);
-        let mut check = |since, until, has_changed| watch.check(still(at(since), at(until), has_changed), at(until));
-        assert_eq!(check(0, 4, false), None);
-        assert_eq!(check(0, 5, false), Some(Frozen::Begins(Duration::from_secs(5))));
-        assert_eq!(check(0, 60, false), None);
-        assert_eq!(check(60, 60, true), Some(Frozen::Ends));
-        assert_eq!(check(60, 61, true), None);
-    }
-
-    #[test]
-    fn a_picture_that_nobody_looks_at_any_more_is_not_said_to_stand() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut watch = FrozenWatch::new(Some(Duration::from_secs(5)), false);
-        let seen = still(at(0), at(5), false);
-        assert!(watch.check(seen, at(5)).is_some());
-        assert_eq!(
-            [watch.check(seen, at(20)), watch.check(seen, at(35)), watch.check(seen, at(40))],
-            [None, Some(Frozen::Unknown), None]
-        );
-        assert!(watch.check(still(at(0), at(60), false), at(60)).is_some(), "it stands still");
+        assert_eq!(watch.check(None), None);
+        assert_eq!(watch.check(still(at(0), at(4), false)), None);
+        assert_eq!(watch.check(still(at(0), at(5), false)), Some(Some(Duration::from_secs(5))));
+        assert_eq!(watch.check(still(at(0), at(60), false)), None);
+        assert_eq!(watch.check(still(at(60), at(60), true)), Some(None));
+        assert_eq!(watch.check(still(at(60), at(61), true)), None);
     }
 
     #[test]
@@ -382,13 +350,13 @@ mod tests {
         let start = Instant::now();
         let later = start + Duration::from_secs(60);
         let mut user = FrozenWatch::new(Some(Duration::from_secs(5)), true);
-        assert_eq!(user.check(still(start, later, false), later), None, "never anything else");
-        assert!(user.check(still(start, later, true), later).is_some(), "it has moved before");
+        assert_eq!(user.check(still(start, later, false)), None, "never anything else");
+        assert!(user.check(still(start, later, true)).is_some(), "it has moved before");
         let mut off = FrozenWatch::new(None, false);
-        assert_eq!(off.check(still(start, later, true), later), None);
+        assert_eq!(off.check(still(start, later, true)), None);
         let mut seldom = FrozenWatch::new(Some(Duration::from_secs(5)), false);
         let two = still(start, later, true).map(|still| Still { looks: 2, ..still });
-        assert_eq!(seldom.check(two, later), None, "a picture a minute");
+        assert_eq!(seldom.check(two), None, "a picture a minute");
     }
 
     #[test]

@@ -52,7 +52,7 @@ export async function fetchClip(around, { server, kept = KEPT_S, signal }) {
   for (let tries = 0; ; tries += 1) {
     const wait = Math.min(PAUSE_MS * 2 ** tries, LONGEST_PAUSE_MS)
     try {
-      return await request(around, Math.min(HEAD_MS * 2 ** tries, LONGEST_HEAD_MS), server, signal)
+      return await request(around, Math.min(HEAD_MS * 2 ** tries, LONGEST_HEAD_MS), { server, kept, signal })
     } catch (error) {
       const isAway = error instanceof TypeError || error.name === "TimeoutError"
       if (signal.aborted || !isAway && error.status !== 429 && !(error.status >= 500)) throw error
@@ -66,7 +66,7 @@ export async function fetchClip(around, { server, kept = KEPT_S, signal }) {
 }
 
 /** Asks once; the answer begins within `head` ms. */
-async function request(around, head, server, signal) {
+async function request(around, head, { server, kept, signal }) {
   const stop = new AbortController(), end = () => stop.abort(signal.reason)
   if (signal.aborted) end()
   signal.addEventListener("abort", end)
@@ -90,15 +90,15 @@ async function request(around, head, server, signal) {
     const times = isKnown ? { from: micros(captured - before), to: micros(captured + after), ...run && { run } } : {}
     let reply = await get({ ...last, ...times })
     // It keeps less: all of that.
-    if (reply.status === 422) reply = await get({ ...of, ...times })
+    if (reply.status === 422) reply = await get({ ...of, seconds: Math.floor(kept), ...times })
     // It stands still since: what was last.
     else if (reply.status === 409 && isKnown && !after) reply = await get(last)
     if (!reply.ok) throw await refusal(reply)
     const id = reply.headers.get("x-server-id")
     // Earlier versions do not say it.
     if (server && id && id !== server) {
-      stop.abort()
-      throw new Error("another server answers there by now")
+      stop.abort(new Error("another server answers there by now"))
+      stop.signal.throwIfAborted()
     }
     const name = reply.headers.get("content-disposition")?.match(/filename="([^"]+)"/)?.[1] ?? "clip.mp4"
     const number = header => Number(reply.headers.get(header) ?? NaN)
@@ -112,6 +112,9 @@ async function request(around, head, server, signal) {
     }
     const blob = new Blob(pieces, { type: "video/mp4" })
     return { name, begun: begun * 1000, lasted: lasted * 1000, age: age * 1000, blob }
+  } catch (error) {
+    // Browsers tell the reader of a body that it was broken off, and not why.
+    throw stop.signal.aborted ? stop.signal.reason : error
   } finally {
     clearTimeout(whole)
     clearTimeout(silence)

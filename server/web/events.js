@@ -13,7 +13,8 @@ const listeners = new Map()
 let connection = null
 
 /**
- * Calls `call(data)` for each event of this name, `connected` at each new connection, until what it returns is called.
+ * Calls `call(data)` for each event of this name, `connected` with the server's id at each new connection, until what it
+ * returns is called.
  */
 export function listen(name, call) {
   if (!listeners.has(name)) listeners.set(name, new Set())
@@ -56,7 +57,8 @@ async function follow(signal) {
       within(HEAD_MS)
       const reply = await ask("api/events", { signal: end.signal })
       within(SILENCE_MS)
-      if (reply.ok) tell("connected", "null")
+      // Earlier versions do not say it.
+      if (reply.ok) tell("connected", JSON.stringify(reply.headers.get("x-server-id")))
       const reader = reply.ok ? reply.body.pipeThrough(new TextDecoderStream()).getReader() : null
       let name = ""
       for (let text = "", part; reader && !(part = await reader.read()).done;) {

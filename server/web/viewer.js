@@ -240,7 +240,7 @@ function render(now) {
   setText("title", grid ? "" : seen.title)
   setText("reason", grid || ["live", "late", "blind"].includes(seen.state) || seen.badge === "Checking" ? "" : reason)
   $("snapshot").disabled = Boolean(grid) || main.lastPicture === null
-  write($("written"), shownStream(), main.video, isLive && !grid)
+  write($("written"), pictured()?.id, shownStream(), main.video, isLive && !grid)
   const title = grid ? `${page.server?.name || "ROV"} - ${seen.badge}` : tabTitle(now, page.server?.name, what(main))
   if (document.title !== title) document.title = title
   keepScreenOn(now, isLive && !document.hidden)
@@ -564,7 +564,7 @@ function picture() {
   const now = clock(), age = now - main.lastPicture, server = pictured(), isBehind = Boolean(main.behind)
   const stream = main.name ?? server?.streams[0]?.name ?? ""
   const { camera = "", capture_time, ring } = server?.streams.find(({ name }) => name === stream) ?? {}
-  const telemetry = isBehind ? {} : measured()
+  const telemetry = isBehind ? {} : measured(server?.id)
   const remarks = []
   // A vehicle without a clock that is set may say any time.
   const isKnown = main.lastCaptured >= FIRST_TIME
@@ -577,7 +577,7 @@ function picture() {
   const about = {
     time: new Date(isKnown ? main.lastCaptured : Date.now() - age),
     vehicle: server?.name ?? "", camera, stream, remarks,
-    place: age > PLACE_MS ? {} : placeOf(telemetry),
+    place: age + (main.ages.at(-1)?.age ?? 0) > PLACE_MS ? {} : placeOf(telemetry),
   }
   const canvas = document.createElement("canvas")
   copyPicture(canvas, main.last.hidden ? main.video : main.last)
@@ -591,9 +591,9 @@ function picture() {
 /** Keeps it as a file. */
 async function snapshot() {
   if (unkept()) return toast(unkept())
-  const { about, age, png } = picture()
-  const name = `${fileName(about.time, about, age > STALE_MS && "not-live")}.png`
   try {
+    const { about, age, png } = picture()
+    const name = `${fileName(about.time, about, age > STALE_MS && "not-live")}.png`
     keepFile(await png, name)
     toast(age > STALE_MS ? `Saved ${name}: this picture is ${duration(age)} old` : `Saved ${name}`)
   } catch (error) {

@@ -228,7 +228,10 @@ export class Watched {
       state.hadPicture = true
       this.lastDecoded = now
       this.#failures = 0
-      if (!presentsItself) this.#presented(now)
+      if (!presentsItself) {
+        this.lastCaptured = null
+        this.#presented(now)
+      }
     }
     state.connected = this.connected = mine.connected
     state.foundPath = mine.foundPath
@@ -295,8 +298,9 @@ export class Watched {
    * A picture that was captured then, by the server's clock, is shown at `at`, by `performance.now()`; else why not.
    */
   #aged(captured, at, why) {
-    this.lastCaptured = captured ?? null
     const known = captured === undefined ? null : Watched.#sync.age(captured, at)
+    // Later than now is none.
+    this.lastCaptured = known || Watched.#sync.isUnknown ? captured ?? null : null
     if (known) {
       this.ages.push({ ...known, at })
       this.allAges.add(known.age)

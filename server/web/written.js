@@ -15,6 +15,8 @@ const LEAST_PX = 13
 const overlays = new Map()
 /** The newest values, and when they came, or would have come if they had not waited on the way. */
 let newest = null, at = 0
+/** The id of the server that says all this; null: it is not known. */
+let teller = null
 /** The way of the quickest values counts for so long, and up to as long again: clocks drift apart. */
 const ZERO_MS = 120_000
 /**
@@ -34,7 +36,8 @@ export function follow(isWanted) {
   newest = null
   leave = isWanted ? [
     // What was so before may be other by now.
-    listen("connected", () => {
+    listen("connected", id => {
+      teller = id
       overlays.clear()
       newest = null
     }),
@@ -50,8 +53,12 @@ export function follow(isWanted) {
   if (isWanted) reconnect()
 }
 
-/** What the vehicle measures now, by the names of the fields; empty: it says nothing of that. */
-export function measured() {
+/** Whether it is of this server; another one may have its address by now. */
+const isOf = server => !teller || !server || teller === server
+
+/** What the vehicle of this id measures now, by the names of the fields; empty: it says nothing of that. */
+export function measured(server) {
+  if (!isOf(server)) return {}
   const since = clock() - at
   const fields = Object.entries(newest?.fields ?? {}).map(([name, field]) => {
     const known = since <= TIME_MS ? field : { value: null, text: UNKNOWN }
@@ -82,10 +89,10 @@ export function linesOf(overlay, values, sinceMs) {
   return [...overlay.has_time ? [time ?? UNKNOWN] : [], ...text, ...overlay.fields.map(field)]
 }
 
-/** Writes what is to be written over the pictures of this stream into `root`; `video` shows them. */
-export function write(root, stream, video, isLive) {
+/** Writes what is to be written over the pictures of this stream of `server` into `root`; `video` shows them. */
+export function write(root, server, stream, video, isLive) {
   const overlay = overlays.get(stream)
-  const isWanted = isLive && video.videoWidth > 0 && ["client", "both"].includes(overlay?.where)
+  const isWanted = isLive && isOf(server) && video.videoWidth > 0 && ["client", "both"].includes(overlay?.where)
   root.hidden = !isWanted
   if (!isWanted) return
   const lines = linesOf(overlay, newest, clock() - at).join("\n")

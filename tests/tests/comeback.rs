@@ -7,7 +7,6 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_tests::camera::{Camera, Settings};
 use rov_tests::http::get;
-use rov_tests::odd_camera::{Habits, OddCamera};
 use rov_tests::programs::Server;
 use rov_tests::wait::{self, until_true};
 use rov_tests::watcher::Watcher;
@@ -114,22 +113,6 @@ fn a_camera_that_repeats_its_picture_is_said_and_not_restarted() {
     until_true("it moves again", wait::START, || !server.stats().streams[0].frozen && server.health().0 == 200);
     assert_eq!(get(&clock).json()["doubts"], serde_json::json!({}));
     assert_eq!(server.stats().streams[0].restarts, 0);
-}
-
-/// Of what is passed through alone nothing is known: the mark is the camera's, and any stream that is decoded tells it.
-#[test]
-fn a_further_stream_tells_that_the_picture_of_a_camera_that_is_passed_through_stands() {
-    let camera = OddCamera::start(Habits { group: 1, ..Habits::default() });
-    let further = ["--stream2", "160x120@15", "--frozen-after", "2"];
-    let server = Server::start(&[&["--source", "rtsp", "--url", &camera.url][..], &further].concat());
-    let runtime = Runtime::new().expect("a runtime");
-    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep/stream2")]);
-    until_true("it is said of both streams", wait::START, || {
-        let streams = server.stats().streams;
-        streams.len() == 2 && streams.iter().all(|stream| stream.frozen)
-    });
-    assert_eq!(server.stats().streams[0].encoder, "passthrough");
-    watcher.stop(&runtime);
 }
 
 #[test]

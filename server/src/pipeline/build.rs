@@ -278,9 +278,8 @@ pub(super) fn fill_tail(
         let element = tail.by_name(encoder::NAME).ok_or_else(|| missing(encoder::NAME, text))?;
         let queue = pad(tail, plan::RAW_QUEUE, text)?;
         // Before all others: what is damaged is nothing to them.
-        let coded = tail.by_name(decoded::CODED_QUEUE);
-        if let Some(coded) = &coded {
-            decoded::install(coded, &queue, source_codec, branch);
+        if let Some(coded) = tail.by_name(decoded::CODED_QUEUE) {
+            decoded::install(&coded, &queue, source_codec, branch);
         }
         // Before the count: what is left out on purpose is not lost.
         if let Some(fps) = plan.max_fps {
@@ -292,8 +291,7 @@ pub(super) fn fill_tail(
         }
         live::leave_out(&queue, branch);
         counter::count(&queue, &branch.frames_in);
-        // Where the first goes out untouched, each of the others shows what the camera gives.
-        if branch.stream == 0 || coded.is_some() {
+        if branch.stream == 0 {
             still::watch(&queue, &capture.still);
         }
         at_rest::rest_encoder(&queue, branch);

@@ -3,8 +3,7 @@
 //!
 //! A sample of the raw picture is compared a few times a second, in front of the encoder. Sensors are never without
 //! noise, so only what is exactly alike counts. Pictures that the processor cannot read (NVIDIA's memory) are not
-//! looked at, nor are those of a stream that goes out untouched, of which the sizes alone say too little: there the
-//! further streams of the camera tell it, which are decoded while somebody watches them.
+//! looked at, nor are those of a stream that goes out untouched, of which the sizes alone say too little.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -301,7 +301,7 @@ impl<'a> Life<'a> {
         let limit = watchdog::stall_limit(shortest);
         let awaited = watchdog::keyframe_awaited(now, counters.keyframe_awaited, limit);
         self.damage.check(now, counters.frames_damaged, awaited.is_some(), &self.camera.name, streams);
-        if let Some(change) = self.frozen.check(counters.still, now) {
+        if let Some(change) = self.frozen.check(counters.still) {
             say_frozen(&self.camera.name, streams, &links.taps, change);
         }
         if let Some(pip) = pip {

@@ -9,7 +9,7 @@ use crate::config::{SourceConfig, SourceKind};
 use crate::pipeline::playable::{self, Problem};
 use crate::pipeline::{Branch, Found, Plan, Tap};
 use crate::stream::Stream;
-use crate::watchdog::{self, Frozen, FrozenWatch, Repeats};
+use crate::watchdog::{self, FrozenWatch, Repeats};
 
 /// Says which cameras `--source auto` has not taken, when that changes.
 #[derive(Default)]
@@ -160,26 +160,16 @@ pub(super) fn frozen_watch(source: &SourceConfig) -> FrozenWatch {
     FrozenWatch::new(limit, source.kind == SourceKind::Pipeline)
 }
 
-pub(super) fn say_frozen(camera: &str, streams: &[Arc<Stream>], taps: &[Tap], change: Frozen) {
-    let reason = match change {
-        Frozen::Begins(since) => {
-            let since = since.as_secs_f64();
-            let reason = format!("the picture has not changed at all for {since:.0} s: the camera may have hung");
-            tracing::warn!(camera, "{reason}; if it has, unplug it or switch it off and on");
-            Some(reason)
+pub(super) fn say_frozen(camera: &str, streams: &[Arc<Stream>], taps: &[Tap], since: Option<Duration>) {
+    let reason = since.map(|since| {
+        format!("the picture has not changed at all for {:.0} s: the camera may have hung", since.as_secs_f64())
+    });
+    match &reason {
+        Some(reason) => {
+            tracing::warn!(camera, "{reason}; if it has, unplug it or switch it off and on")
         }
-        Frozen::Ends => {
-            tracing::info!(camera, "the picture changes again");
-            None
-        }
-        Frozen::Unknown => {
-            tracing::info!(
-                camera,
-                "whether the picture changes again is not known: no stream that is decoded is watched"
-            );
-            None
-        }
-    };
+        None => tracing::info!(camera, "the picture changes again"),
+    }
     taps.iter().for_each(|tap| tap.set_frozen(reason.clone()));
     streams.iter().for_each(|stream| stream.status().set_frozen(reason.clone()));
 }
