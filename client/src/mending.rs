@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rov_common::api::RingListing;
 use rov_common::capture_clock::Captured;
 use rov_common::codec::Codec;
-use rov_common::recording::{self, Compared, Late, Picture, Present, Run, runs};
+use rov_common::recording::{self, CLOSE, Compared, Late, Picture, Present, Run, runs};
 use rov_common::ring::{Head, Kept};
 use rov_common::sync::lock;
 use url::Url;
@@ -410,7 +410,8 @@ impl Watched {
         }
         let Some((.., talk)) = &self.talk else { return Ok(false) };
         let (first, last) = (journal[0].captured, journal[journal.len() - 1].captured);
-        let listing = list(talk, first, to)?;
+        // The first one is in the list, or the next would be taken for it.
+        let listing = list(talk, Captured(first.0.saturating_sub(CLOSE)), to)?;
         let is_other = self.run.is_some_and(|run| run != listing.run);
         if !is_other || self.left.is_none() {
             // What has ended does not go on in another.
@@ -497,12 +498,12 @@ fn reach(journal: &[Present], is_end: bool) -> Option<Captured> {
 /// What is missing, as far as the vehicle knows it.
 fn compared(journal: &[Present], listing: &RingListing, to: Captured, is_end: bool) -> Compared {
     let captured = |micros: u64| Captured(Duration::from_micros(micros));
-    // What is told has whole microseconds. The first one is in the list, or the next would be taken for it.
-    let first = captured(journal[0].captured.micros());
+    // What is told has whole microseconds.
     let to = if listing.until_us < to.micros() { captured(listing.until_us) } else { to };
     // Nothing is kept: nothing is known.
-    let from = listing.kept_from_us.map_or(to, captured).max(first);
-    let mut all: Vec<_> = listing.pictures_us.iter().map(|micros| captured(*micros)).filter(|at| *at >= from).collect();
+    let from = listing.kept_from_us.map_or(to, captured).max(journal[0].captured);
+    let is_in = |at: &Captured| at.0 + CLOSE >= from.0;
+    let mut all: Vec<_> = listing.pictures_us.iter().map(|micros| captured(*micros)).filter(is_in).collect();
     // They are listed as they were sent.
     all.sort_unstable();
     all.dedup();
@@ -650,11 +651,13 @@ mod tests {
         let last = Present { captured: Captured(at(240).0 + Duration::from_nanos(999)), ..present(240) };
         let finer = [&journal[..4], &[last]].concat();
         assert_eq!(compared(&finer, &listing(Some(0), 240, &all), last.captured, false).to, last.captured);
-        // The next comparison begins with such a one; the vehicle left pictures out as well.
-        let first = Present { captured: Captured(at(0).0 + Duration::from_nanos(777)), ..present(0) };
-        let journal: Vec<_> = std::iter::once(first).chain([400, 433].map(present)).collect();
-        let irregular = compared(&journal, &listing(Some(0), 433, &[0, 33, 300, 333, 400, 433]), at(433), false);
-        assert_eq!(missing(&irregular), vec![(0, vec![33, 300, 333])]);
+        // The next comparison begins with such a one, or by RTP a little later; the vehicle left pictures out as well.
+        for nanos in [777, 20_000] {
+            let first = Present { captured: Captured(at(0).0 + Duration::from_nanos(nanos)), ..present(0) };
+            let journal: Vec<_> = std::iter::once(first).chain([400, 433].map(present)).collect();
+            let irregular = compared(&journal, &listing(Some(0), 433, &[0, 33, 300, 333, 400, 433]), at(433), false);
+            assert_eq!(missing(&irregular), vec![(0, vec![33, 300, 333])]);
+        }
     }
 
     #[test]

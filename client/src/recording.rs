@@ -586,7 +586,7 @@ impl State {
             self.end();
         }
         let time = self.timeline.next(&taken, now).or_else(|| {
-            self.count_pause(taken.resumes, now);
+            self.count_pause(&taken, now);
             self.end();
             self.timeline.next(&taken, now)
         });
@@ -625,13 +625,17 @@ impl State {
     }
 
     /// What is missing where pictures of another clock come after a pause: by the time that has passed here.
-    fn count_pause(&self, resumes: bool, now: Instant) {
-        let Some(reel) = self.reel.as_ref().filter(|_| resumes) else { return };
+    fn count_pause(&self, taken: &Taken<'_>, now: Instant) {
+        let Some(reel) = self.reel.as_ref().filter(|_| taken.resumes) else { return };
         let mut counts = lock(&reel.counts);
         if let Some(at) = counts.taken {
             let skipped = std::mem::take(&mut counts.skipped);
             let passed = now.saturating_duration_since(at);
             counts.miss(&reel.recorder, missing(passed, self.interval).max(skipped));
+            // The pause is asked for, up to about the picture after it; that one must not be fetched as well.
+            let pause = passed.saturating_sub(self.interval / 2);
+            let end = counts.newest.1.filter(|_| taken.captured.is_none()).map(|last| Captured(last.0 + pause));
+            counts.tail = counts.tail.max(end);
         }
     }
 
@@ -977,7 +981,10 @@ mod tests {
         let mut bench = bench(true);
         bench.run(0..10);
         bench.is_captured = false;
+        let reel = lock(&bench.tape.state).reel.clone().expect("it records");
         bench.run(40..50);
+        let tail = lock(&reel.counts).tail.expect("the pause is asked for").0 - Duration::from_secs(1_700_000_000);
+        assert!((1_300..1_333).contains(&tail.as_millis()), "up to the picture after it: {tail:?}");
         let report = bench.end();
         assert_eq!(counts(&report), (50, 20, 1), "{report:?}");
     }

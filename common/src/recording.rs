@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 pub use self::folder::{Disk, Folder, Found, Keep, Output, Stored};
 pub use self::limits::{Bytes, LARGEST, LONGEST, Measure, SPARE, Split};
-pub use self::mending::{Compared, Late, Present, Run, runs};
+pub use self::mending::{CLOSE, Compared, Late, Present, Run, runs};
 pub use self::name::{EXTENSION, Name, SUBTITLES, TIMES, rfc3339};
 use self::queue::{Gap, Shared};
 pub use self::queue::{QUEUE_BYTES, QUEUE_TIME, Recorded};

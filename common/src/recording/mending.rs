@@ -9,9 +9,10 @@ use std::time::Duration;
 use crate::capture_clock::Captured;
 use crate::mp4::Picture;
 
-/// Times of one picture are no further apart than half of what is between two pictures, as by RTP and RTSP they are
-/// made of two clocks; but that is at least, and at most, so much.
-const SAME: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// Times of one picture differ by so much at the least, as by RTP and RTSP they are made of two clocks.
+pub const CLOSE: Duration = Duration::from_millis(1);
+/// They are no further apart than half of what is between two pictures; but that is at least, and at most, so much.
+const SAME: (Duration, Duration) = (CLOSE, Duration::from_millis(50));
 
 /// No less than that of a file's times.
 const TICK: Duration = Duration::from_micros(12);
@@ -129,7 +130,8 @@ impl Hole {
     /// By what is known of it: `guess` where it was noticed before.
     pub fn new(run: Run, guess: Option<&Guess>, from: Captured, (into, of): (u64, u64)) -> Self {
         let Run { after, before, missing } = run;
-        let forgotten = guess.zip(before).filter(|_| after.captured < from).map_or(0, |(guess, before)| {
+        let forgotten = guess.filter(|_| after.captured < from).map_or(0, |guess| {
+            let Some(before) = before else { return guess.missing.saturating_sub(missing.len() as u64) };
             let whole = before.captured.0.saturating_sub(after.captured.0).as_secs_f64();
             let part = from.0.saturating_sub(after.captured.0).as_secs_f64();
             let apart = whole / (guess.missing + 1) as f64;
@@ -234,6 +236,8 @@ mod tests {
         hole.wanted.remove(&at(800));
         hole.last = Some(at(800));
         assert_eq!((hole.missing_in(1).len(), hole.missing_in(2)), (7, vec![at(900)]));
+        let end = Run { before: None, ..run.clone() };
+        assert_eq!(Hole::new(end, Some(&guess), at(700), (1, 1)).missing(), 10, "of a pause at the end");
         assert_eq!(Hole::new(run, Some(&guess), at(0), (1, 1)).missing(), 2, "all of it is known");
     }
 }

@@ -1013,6 +1013,44 @@ fn what_was_guessed_missing_and_was_not_is_missing_nowhere() {
 }
 
 #[test]
+fn what_is_missing_at_the_end_stays_missing_where_a_comparison_does_not_reach_it() {
+    let mut bench = bench_of(LONGEST, 0, true);
+    bench.push(15);
+    bench.wait_for(9);
+    bench.lose(5, true);
+    bench.recorder.set_on(false);
+    bench.wait("all is in files", |stats| stats.state == RecordingState::Off);
+    assert_eq!(bench.recorder.journal().last().map(|last| last.captured), Some(Bench::captured(14)));
+    let (from, to) = (Bench::captured(0), Bench::captured(14));
+    assert!(bench.recorder.give(Late::Compared(Compared { from, to, is_end: true, runs: Vec::new() }), LIMIT));
+    assert!(bench.recorder.stop(LIMIT));
+    let stats = bench.recorder.stats();
+    assert_eq!((stats.gaps, stats.missing), (1, 5), "{stats:?}");
+}
+
+#[test]
+fn a_gap_that_was_filled_is_none_in_its_file_after_very_many_others() {
+    let mut bench = bench_of(LONGEST, 0, true);
+    bench.push(15);
+    bench.lose(5, true);
+    bench.push(10);
+    bench.compare(29, 0, |_| true);
+    bench.wait("all has come", |stats| stats.pictures >= 30 && stats.gaps == 0);
+    // One picture is missing in each, and nobody has it.
+    for _ in 0..1_024 {
+        bench.lose(1, false);
+        bench.push(1);
+    }
+    bench.push(10);
+    bench.compare(bench.number - 1, 30, |_| false);
+    bench.wait("all are known", |stats| stats.missing == 1_024);
+    assert!(bench.recorder.stop(LIMIT));
+    let file = &bench.recorder.files()[0];
+    assert_eq!((file.gaps, file.missing), (1_024, 1_024), "{file:?}");
+    assert_eq!(bench.missing_before()[0][20], 0, "before the picture behind it");
+}
+
+#[test]
 fn a_recorder_that_is_to_end_takes_nothing_more_that_comes_late() {
     let mut bench = bench_of(LONGEST, 0, true);
     bench.push(15);

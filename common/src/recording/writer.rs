@@ -171,7 +171,8 @@ impl Writer {
         while self.order != Order::Stop {
             let before = self.order;
             (self.order, self.last_session) = self.shared.order(before, self.paused.is_none());
-            if self.order != before {
+            // That it is off is told when all of it is in files.
+            if self.order != before && self.order == Order::Record {
                 self.tell();
             }
             match self.order {

@@ -48,7 +48,9 @@ impl Writer {
 
     fn compare(&mut self, compared: Compared) {
         let Compared { from, to, is_end, runs } = compared;
-        let is_known = |guess: &Guess| guess.before.map_or(is_end, |before| from < before && before <= to);
+        // Behind the last picture nothing is known but what is found missing there.
+        let finds_end = is_end && runs.iter().any(|run| run.before.is_none());
+        let is_known = |guess: &Guess| guess.before.map_or(finds_end, |before| from < before && before <= to);
         let (mut known, rest): (Vec<_>, Vec<_>) = self.guesses.drain(..).partition(is_known);
         self.guesses = rest.into();
         for run in runs {
@@ -60,7 +62,7 @@ impl Writer {
             hole.at = hole.at.or_else(|| hole.wanted.first().map(|first| super::rfc3339(*first)));
             self.correct(guess.map_or(0, |guess| guess.missing), &hole);
             if self.holes.len() == REMEMBERED {
-                self.holes.pop_front();
+                self.forget_hole();
             }
             self.holes.push_back(hole);
         }
@@ -71,6 +73,15 @@ impl Writer {
             if let Some(file) = self.open(guess.file) {
                 file.take_guess_back(&guess);
             }
+        }
+    }
+
+    /// One that is filled, or the oldest: what its files say of it stays.
+    fn forget_hole(&mut self) {
+        let filled = self.holes.iter().position(|hole| hole.wanted.is_empty());
+        let Some(hole) = self.holes.remove(filled.unwrap_or_default()) else { return };
+        for file in self.waiting.iter_mut().chain(&mut self.file) {
+            file.settle(std::iter::once(&hole));
         }
     }
 
