@@ -543,7 +543,7 @@ impl Stage for Feeds {
     }
 
     fn begin_event(&mut self, shown: &[Snapped<'_>], now: Instant) {
-        let mut telemetry = self.told.fields(now);
+        let mut telemetry = self.panes()[0].viewer.told.fields(now);
         let mut seen = |feed: &Arc<Feed>| {
             let snapped = shown.iter().find(|snapped| snapped.id == feed.id);
             let nothing = || {

@@ -20,7 +20,7 @@ pub use self::guide::Guide;
 use self::place::Place;
 pub use self::place::Said;
 use crate::discovery::{self, Discovery, Found};
-use crate::heard::{Heard, Next, Wish, is_mjpeg};
+use crate::heard::{Heard, Next, Wish};
 use crate::receive::rtp::senders::Senders;
 use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::Camera;
@@ -64,6 +64,8 @@ pub struct Located {
     found: Option<Found>,
     /// By the pilot.
     is_chosen: bool,
+    /// It is the right one only if it proves its key.
+    must_prove: bool,
     /// The server without the choice of a stream, where one was chosen.
     whole: Option<Box<Self>>,
 }
@@ -73,7 +75,20 @@ impl Located {
     fn named(way: Way, label: String, stats: Option<Url>) -> Self {
         let (address, codec) = (way.address(), way.codec());
         let (stream, name) = (String::new(), String::new());
-        Self { ways: vec![way], label, stats, codec, stream, name, address, found: None, is_chosen: false, whole: None }
+        let (is_chosen, must_prove) = (false, false);
+        Self {
+            ways: vec![way],
+            label,
+            stats,
+            codec,
+            stream,
+            name,
+            address,
+            found: None,
+            is_chosen,
+            must_prove,
+            whole: None,
+        }
     }
 
     /// By a WHEP endpoint, which may name a stream.
@@ -114,6 +129,15 @@ impl Located {
         let place = wanted.place(&stats).map_err(unknown)?;
         let stream = &stats.streams[place];
         let ways: Vec<_> = self.ways.iter().filter_map(|way| ways::way_to(way.clone(), place, &stats)).collect();
+        let codec = stream.codec.parse().ok();
+        let carries = |way: &Way| way.transport() != Transport::WebRtc || codec != Some(Codec::Mjpeg);
+        if self.must_prove && !ways.iter().any(carries) {
+            return Err(SessionError::no_way(format!(
+                "{} has to prove its key, as it is heard at several addresses or elsewhere than before, and its stream {} \
+                 of MJPEG proves none: watch another of its streams first, or start with its ADDRESS:PORT",
+                self.label, stream.name
+            )));
+        }
         if ways.is_empty() {
             return Err(SessionError::no_way(format!(
                 "{} does not say where it sends the stream {}: try --transport auto",
@@ -124,12 +148,13 @@ impl Located {
             ways,
             label: format!("{}, {}", self.label, stream.name),
             stats: self.stats.clone(),
-            codec: stream.codec.parse().ok(),
+            codec,
             stream: if stats.streams.len() > 1 { stream.name.clone() } else { self.stream.clone() },
             name: self.name.clone(),
             address: self.address.clone(),
             found: self.found.clone(),
             is_chosen: self.is_chosen,
+            must_prove: self.must_prove,
             whole: Some(Box::new(self)),
         })
     }
@@ -167,6 +192,15 @@ impl Located {
         Self { ways: self.ways.into_iter().filter(is_other).collect(), whole, ..self }
     }
 
+    /// While it is watched by WebRTC alone, which has proved its key: with the other ways that it named there, for streams
+    /// that WebRTC does not carry.
+    fn with_proved_ways(mut self, heard: &Mutex<Heard>) -> Self {
+        if let (true, Some(found)) = (self.must_prove && self.ways.len() == 1, &self.found) {
+            self.ways.extend(lock(heard).fallback(found).unwrap_or_default());
+        }
+        self
+    }
+
     /// The server, whichever of its streams was chosen.
     fn whole(&self) -> Self {
         self.whole.as_deref().unwrap_or(self).clone()
@@ -183,9 +217,10 @@ impl Located {
 
     /// For the window and the statistics.
     pub fn public(&self) -> Server {
-        let id = self.found.as_ref().map(|found| found.announcement.id.clone());
+        let announced = self.found.as_ref().map(|found| &found.announcement);
         Server {
-            id: id.unwrap_or_default(),
+            id: announced.map(|of| of.id.clone()).unwrap_or_default(),
+            key: announced.and_then(|of| of.key.clone()),
             name: self.name.clone(),
             address: self.address.clone(),
             stream: self.stream.clone(),
@@ -344,9 +379,7 @@ impl Finder {
         let mut first_heard: Option<Instant> = None;
         let chosen = lock(heard).take_chosen();
         if let Some(server) = chosen {
-            // WebRTC, which proves it, does not carry MJPEG.
-            let must_prove = !is_mjpeg(&server.announcement);
-            return take(heard, viewer, &server, must_prove, None, config).map(Located::chosen);
+            return take(heard, viewer, &server, true, None, config).map(Located::chosen);
         }
         loop {
             let now = Instant::now();
@@ -480,9 +513,12 @@ impl Knowledge {
         server.found.is_none().then(|| lock(&self.place))
     }
 
-    /// A session with it proved this key. Gives the news where that is another server than before.
-    pub fn proven(&self, server: &Located, key: Option<&str>) -> Option<String> {
-        self.place(server)?.proven(&server.address, key?)
+    /// A session with it proved this key, if it did: what that says of who it is. None: its statistics have to.
+    pub fn proven(&self, server: &Located, key: Option<&str>) -> Option<Said> {
+        match self.place(server) {
+            Some(mut place) => place.proven(&server.address, key?),
+            None => Some(Said::Same),
+        }
     }
 
     /// What came from its HTTP while a session stands in which it proved `key`, if it did.
@@ -682,6 +718,7 @@ fn located(
         address: found.address.to_string(),
         found: Some(found.clone()),
         is_chosen: false,
+        must_prove,
         whole: None,
     })
 }
@@ -920,6 +957,47 @@ mod tests {
         let (rtp, rtsp) = (mjpeg.announcement.rtp.take(), mjpeg.announcement.rtsp.take());
         assert!(rtp.is_some() && rtsp.is_some());
         assert_eq!(names(&mjpeg, None), ["webrtc"]);
+    }
+
+    /// Which is heard at two addresses, and has a second camera of MJPEG.
+    #[tokio::test]
+    async fn a_stream_that_proves_nothing_is_watched_once_another_one_of_its_server_has_proved_the_key() {
+        let stats = Stats {
+            streams: [("stream1", "h264"), ("cam2", "mjpeg")]
+                .map(|(name, codec)| StreamStats {
+                    name: name.to_owned(),
+                    codec: codec.to_owned(),
+                    ..StreamStats::default()
+                })
+                .into(),
+            rtsp: Some(RtspStats { urls: vec!["rtsp://10.0.0.2:8554/stream1".to_owned()], ..RtspStats::default() }),
+            ..Stats::default()
+        };
+        let body = serde_json::to_string(&stats).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut found = found();
+        found.announcement.key = Some("k".to_owned());
+        found.address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let reply =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+                let _ = tokio::io::AsyncReadExt::read(&mut socket, &mut [0; 4096]).await;
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut socket, reply.as_bytes()).await;
+            }
+        });
+        let config = crate::cli::Cli::try_parse_from(["rov-client", "--stream", "cam2"]).unwrap().session().unwrap();
+        let wanted = config.stream.clone().unwrap();
+        let server = located(&found, None, true, None).unwrap();
+        let refused = server.clone().select(&wanted, &config).await.unwrap_err().to_string();
+        assert!(refused.contains("its stream cam2 of MJPEG proves none"), "{refused}");
+        let heard = Mutex::default();
+        assert_eq!(server.clone().with_proved_ways(&heard).ways.len(), 1, "it has not proved it");
+        server.mark_watched(&heard, Transport::WebRtc);
+        server.learn(&heard, &stats);
+        let chosen = server.with_proved_ways(&heard).select(&wanted, &config).await.unwrap().carried();
+        let [Way::Rtsp(camera)] = chosen.ways.as_slice() else { panic!("{:?}", chosen.ways) };
+        assert_eq!(camera.url().path(), "/cam2");
     }
 
     #[test]

@@ -183,13 +183,8 @@ impl Wish {
         self.name.as_ref().is_none_or(|name| *name == announcement.name)
     }
 
-    /// Whether the session will prove the key that is announced: WebRTC does, by DTLS, but does not carry MJPEG.
+    /// Whether the session will prove the key that is announced: WebRTC does, by DTLS.
     fn proves(&self, announcement: &Announcement) -> bool {
-        self.may_prove(announcement) && !is_mjpeg(announcement)
-    }
-
-    /// The same, of any stream: a server that sends MJPEG from now on is no other one where it was.
-    fn may_prove(&self, announcement: &Announcement) -> bool {
         let by_webrtc = self.transport.is_none_or(|transport| transport == Transport::WebRtc);
         by_webrtc && can_prove(announcement)
     }
@@ -251,13 +246,13 @@ impl Heard {
             known.address == address && of.id == announcement.id && of.key == announcement.key
         };
         let known = self.found.iter().position(is_it);
-        // Forged with its address, it would lead from WebRTC to what proves nothing: not while the server itself is
+        // Forged with its address, it would lead from WebRTC to what proves nothing, as MJPEG does: not while the server itself is
         // heard.
         if known.is_some_and(|at| {
             let known = &self.found[at];
             can_prove(&known.announcement) && !can_prove(&announcement) && !is_old(known, now)
         }) {
-            debug!("ignored an announcement of server {} at {address} without WebRTC", announcement.id);
+            debug!("ignored an announcement of server {} at {address} that proves nothing", announcement.id);
             return false;
         }
         if let Some(watched) = &mut self.watched
@@ -408,9 +403,10 @@ impl Heard {
     }
 
     /// Where WebRTC fails with a server whose key was proved: the ways that it named then, at its own IP address. None:
-    /// it was not proved, and what it announces is as good as the rest of it.
+    /// it was not proved, and what it announces is as good as the rest of it; or it proves none now, and was chosen so.
     pub fn fallback(&self, server: &Found) -> Option<Vec<Way>> {
-        let proved = self.proved.iter().find(|proved| proved.is_of(&server.announcement))?;
+        let is_it = |proved: &&Proved| proved.is_of(&server.announcement) && can_prove(&server.announcement);
+        let proved = self.proved.iter().find(is_it)?;
         Some(if proved.ip == server.address.ip() { proved.ways.clone() } else { Vec::new() })
     }
 
@@ -449,7 +445,7 @@ impl Heard {
     pub fn is_overtaken(&self, tried: &Found, wish: &Wish, since: Instant, now: Instant) -> bool {
         let Some(watched) = &self.watched else { return false };
         let address = watched.server.address;
-        let is_trusted = |found: &Found| wish.may_prove(&found.announcement) || !self.needs_proof(watched);
+        let is_trusted = |found: &Found| wish.proves(&found.announcement) || !self.needs_proof(watched);
         let is_back = |found: &Found| {
             found.address == address && found.seen > since && watched.is_itself(found) && is_trusted(found)
         };
@@ -599,9 +595,8 @@ impl Heard {
         }
         // Not what claims its key and did not prove it.
         let is_itself = |found: &Found| {
-            let may_prove = !needs_proof || wish.may_prove(&found.announcement);
-            let is_where_it_was = found.address == before.address && may_prove;
-            watched.is_itself(found) && (is_where_it_was || wish.proves(&found.announcement))
+            let proves = wish.proves(&found.announcement);
+            watched.is_itself(found) && (proves || found.address == before.address && !needs_proof)
         };
         let others: Vec<_> = servers.iter().filter(|found| !is_itself(found)).cloned().collect();
         // Who was not heard beside it, at any address, came after it: in its place, or elsewhere.
@@ -668,8 +663,7 @@ impl Heard {
         let address = watched.server.address;
         same.retain(|found| {
             let proves = wish.proves(&found.announcement);
-            let may_prove = wish.may_prove(&found.announcement) || !self.needs_proof(watched);
-            let is_where_it_was = found.address == address && may_prove;
+            let is_where_it_was = found.address == address && (proves || !self.needs_proof(watched));
             is_where_it_was || proves && !self.refused.has(found.address, now)
         });
         // Where it was, unless somebody else answers there.
@@ -705,14 +699,10 @@ fn differs(this: Option<u32>, that: Option<u32>) -> bool {
     this.zip(that).is_some_and(|(this, that)| this != that)
 }
 
-/// A key, by WebRTC.
+/// A key, by WebRTC, which does not carry MJPEG.
 fn can_prove(announcement: &Announcement) -> bool {
-    announcement.key.is_some() && announcement.transports.iter().any(|word| word == "webrtc")
-}
-
-/// Whether its first stream is MJPEG.
-pub fn is_mjpeg(announcement: &Announcement) -> bool {
-    announcement.streams.first().is_some_and(|stream| stream.codec == Codec::Mjpeg.name())
+    let is_mjpeg = announcement.streams.first().is_some_and(|stream| stream.codec == Codec::Mjpeg.name());
+    announcement.key.is_some() && announcement.transports.iter().any(|word| word == "webrtc") && !is_mjpeg
 }
 
 fn is_old(found: &Found, now: Instant) -> bool {

@@ -256,11 +256,48 @@ fn a_server_of_mjpeg_never_has_to_prove_its_key_as_no_session_can() {
     assert_eq!(addresses(&asked), [NEMO, ELSEWHERE]);
     let chosen = world.heard.offered(&asked.offers[1]).expect("it is heard");
     assert!(!world.heard.has_to_prove(&chosen, &world.wish, world.now));
-    // One that sends it from now on is the same where it was.
-    let mut world = World::watching(&server("a", Some("ka")), &[]);
-    assert_eq!(watched(&world.lose(&[(&a, NEMO)])), Some((NEMO.to_owned(), false)));
-    let mut world = World::watching(&server("a", Some("ka")), &[]);
-    assert_eq!(addresses(&question(world.lose(&[(&a, ELSEWHERE)]))), [ELSEWHERE]);
+}
+
+#[test]
+fn a_server_that_proved_its_key_and_sends_mjpeg_by_now_is_the_pilots_choice_and_then_as_it_announces() {
+    let before = server("a", Some("ka"));
+    let after = of_mjpeg(before.clone());
+    for address in [NEMO, ELSEWHERE] {
+        let mut world = World::watching(&before, &[]);
+        world.heard.learn(&world.heard.since(world.start).remove(0), Vec::new());
+        let asked = question(world.lose(&[(&after, address)]));
+        assert_eq!((addresses(&asked), asked.takes_first_at), (vec![address], None));
+        let chosen = world.heard.offered(&asked.offers[0]).expect("it is heard");
+        assert!(!world.heard.has_to_prove(&chosen, &world.wish, world.now));
+        assert_eq!(world.heard.fallback(&chosen), None, "by what it announces");
+        // Once it is watched so, it goes on where it is, and is not offered as the one before.
+        world.heard.watch(&chosen, false);
+        assert_eq!(world.heard.back(world.now), None);
+        let next = world.lose(&[(&after, address)]);
+        assert_eq!(watched(&next), Some((address.to_owned(), false)));
+    }
+}
+
+#[test]
+fn that_a_server_sends_mjpeg_by_now_is_not_believed_while_it_is_heard_otherwise() {
+    let real = server("a", Some("ka"));
+    let mut world = World::watching(&real, &[]);
+    world.pass(1_000);
+    world.search = world.now;
+    for _ in 0..20 {
+        world.pass(100);
+        world.hear(&of_mjpeg(real.clone()), NEMO);
+        assert_eq!(world.next(), Next::Listen);
+    }
+    world.hear(&real, NEMO);
+    let Next::Watch { server, .. } = world.next() else { panic!() };
+    assert_eq!(server.announcement, real);
+    // Nor does it take the proof from one that is heard at two addresses.
+    let mut world = World::new();
+    world.hear(&real, NEMO);
+    world.hear(&real, ELSEWHERE);
+    world.hear(&of_mjpeg(real), NEMO);
+    assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), true)));
 }
 
 #[test]

@@ -390,8 +390,10 @@ async fn supervise(
     let knowledge = guide.knowledge();
     // What is to be warned of by what was said last.
     let mut said = None;
-    if let Some(news) = knowledge.proven(server, link.key()) {
-        viewer.set_other(news);
+    match knowledge.proven(server, link.key()) {
+        Some(Said::Other(news)) => viewer.set_other(news),
+        Some(Said::Same) => viewer.set_same(),
+        Some(Said::Aside(_)) | None => {}
     }
     let begun = Instant::now();
     let mut session = Session::begin(supply, begun);
@@ -483,7 +485,7 @@ fn learn(
 ) -> Option<String> {
     if let Some(stats) = &answer.stats {
         match knowledge.told(server, link.key(), stats) {
-            Said::Same => {}
+            Said::Same => viewer.set_same(),
             Said::Other(news) => viewer.set_other(news),
             Said::Aside(warning) => return Some(warning),
         }

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rov_common::exif::Position;
@@ -34,9 +35,9 @@ pub struct Written {
     pub lines: Vec<String>,
 }
 
-/// Cheap to clone.
+/// Cheap to clone. The flag is of one viewer: whether its pictures may be another server's.
 #[derive(Clone, Debug, Default)]
-pub struct Told(Arc<Mutex<State>>);
+pub struct Told(Arc<Mutex<State>>, Arc<AtomicBool>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -121,6 +122,16 @@ impl Heard {
 }
 
 impl Told {
+    /// The same, for another viewer.
+    pub fn for_viewer(&self) -> Self {
+        Self(Arc::clone(&self.0), Arc::default())
+    }
+
+    /// Nothing is told to this viewer meanwhile: it is not known whether its pictures are of the server that is followed.
+    pub fn hold_back(&self, is_held_back: bool) {
+        self.1.store(is_held_back, Ordering::Relaxed);
+    }
+
     /// Follows the server whose statistics are at this URL, for some seconds; to be called again and again.
     pub fn follow(&self, stats: &Url, http: &Http, now: Instant) {
         let Ok(url) = stats.join("events") else { return };
@@ -147,25 +158,32 @@ impl Told {
         *state = State { turn, ..State::default() };
     }
 
+    /// As where it is followed and says this.
+    #[cfg(test)]
+    pub fn tell(&self, telemetry: &str, now: Instant) {
+        let mut state = lock(&self.0);
+        state.wanted_until = Some(now + WANTED_FOR);
+        state.heard.take("telemetry", telemetry, now);
+    }
+
     /// What is to be written over the pictures of a stream of the server that is followed.
     pub fn written(&self, stream: &str, now: Instant) -> Option<Written> {
-        let state = lock(&self.0);
-        let is_followed = state.wanted_until.is_some_and(|until| now < until);
-        state.heard.written(stream, now).filter(|_| is_followed)
+        let state = self.state(now)?;
+        state.heard.written(stream, now)
     }
 
     /// Where the vehicle is, by the newest values, if these are of now.
     pub fn position(&self, now: Instant) -> Position {
-        let state = lock(&self.0);
-        let newest = state.heard.newest.as_ref().filter(|_| state.wanted_until.is_some_and(|until| now < until));
+        let state = self.state(now);
+        let newest = state.as_ref().and_then(|state| state.heard.newest.as_ref());
         let newest = newest.filter(|(_, at)| now.saturating_duration_since(*at) <= TIME_LIMIT);
         newest.map(|(newest, _)| Position::of(&newest.fields)).unwrap_or_default()
     }
 
     /// What the vehicle measures now; empty: it says nothing of that.
     pub fn fields(&self, now: Instant) -> Fields {
-        let state = lock(&self.0);
-        let newest = state.heard.newest.as_ref().filter(|_| state.wanted_until.is_some_and(|until| now < until));
+        let state = self.state(now);
+        let newest = state.as_ref().and_then(|state| state.heard.newest.as_ref());
         let Some((newest, at)) = newest else { return Fields::new() };
         let since = now.saturating_duration_since(*at);
         let mut fields = newest.fields.clone();
@@ -176,6 +194,13 @@ impl Told {
             }
         }
         fields
+    }
+
+    /// As far as this viewer is told of it: while a server is followed.
+    fn state(&self, now: Instant) -> Option<MutexGuard<'_, State>> {
+        let state = lock(&self.0);
+        let is_followed = state.wanted_until.is_some_and(|until| now < until);
+        Some(state).filter(|_| is_followed && !self.1.load(Ordering::Relaxed))
     }
 
     /// Whether this thread goes on; where it does not, another may begin.

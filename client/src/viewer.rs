@@ -56,7 +56,9 @@ impl Phase {
 /// Which server is being watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Server {
+    /// Empty: the user named it by its address.
     pub id: String,
+    pub key: Option<String>,
     pub name: String,
     /// Address and port, or the URL.
     pub address: String,
@@ -68,7 +70,7 @@ impl Server {
     /// One that the user named has no name before its first session.
     fn is_other_than(&self, other: &Self) -> bool {
         let has_other_name = !self.name.is_empty() && self.name != other.name;
-        self.id != other.id || self.address != other.address || has_other_name
+        (&self.id, &self.key) != (&other.id, &other.key) || self.address != other.address || has_other_name
     }
 }
 
@@ -92,7 +94,7 @@ pub struct Viewer {
     pub mailbox: Arc<Mailbox<Picture>>,
     /// Which server is to be watched, where the pilot has to say: one choice for all streams.
     pub choice: Asker,
-    /// What is to be written over the pictures: one for all streams.
+    /// What is to be written over the pictures: of one server for all streams.
     pub told: Told,
     /// By which it is known how old pictures are: one for all streams of a server.
     pub clocks: Clocks,
@@ -118,6 +120,9 @@ struct State {
     /// The streams that the server has, as it said last, and when; or since when it is another one.
     streams: Vec<Listed>,
     streams_at: Instant,
+    /// The name and the streams of the one that was watched before where the user named it, until it is known whether it
+    /// is the same.
+    held_back: Option<(String, Vec<Listed>, Instant)>,
     /// How it wants its cameras to be shown beside each other, as it said last.
     alignment: Alignment,
     /// Of former sessions.
@@ -148,7 +153,7 @@ impl State {
 
     /// What was said before is of another server.
     fn forget_streams(&mut self) {
-        self.streams.clear();
+        (self.streams, self.held_back) = Default::default();
         (self.streams_at, self.alignment) = (Instant::now(), Alignment::default());
     }
 }
@@ -190,6 +195,7 @@ impl Viewer {
         clocks: Clocks,
         recording: Arc<Recording>,
     ) -> Arc<Self> {
+        let told = told.for_viewer();
         let tape = Arc::new(Tape::of(recording, told.clone()));
         Arc::new(Self {
             mailbox: Arc::new(Mailbox::with(bell)),
@@ -209,6 +215,7 @@ impl Viewer {
                 reception: Reception::default(),
                 streams: Vec::new(),
                 streams_at: Instant::now(),
+                held_back: None,
                 alignment: Alignment::default(),
                 before: Counters::default(),
                 sessions: 0,
@@ -401,15 +408,18 @@ impl Viewer {
 
     pub fn set_server(&self, server: Server) {
         let mut state = self.lock();
-        let is_it = |Server { id, name, address, .. }: &Server| (id.clone(), name.clone(), address.clone());
-        // Another one may be where the user named one: nothing of the former is written over its pictures.
-        if is_it(&state.server) != is_it(&server) {
+        if server.is_other_than(&state.server) {
             state.forget_streams();
             self.told.forget();
-        }
-        if server.is_other_than(&state.server) {
+            self.told.hold_back(false);
             (state.api, state.api_clock, state.id) = (None, None, server.id.clone());
             state.followed += 1;
+        } else if server.id.is_empty() {
+            // Another one may be there by now: until it is known, nothing of the former is written over its pictures.
+            let former = (state.server.name.clone(), std::mem::take(&mut state.streams), state.streams_at);
+            state.held_back.get_or_insert(former);
+            state.streams_at = Instant::now();
+            self.told.hold_back(true);
         }
         state.server = server;
         self.name_recordings(&state);
@@ -463,6 +473,16 @@ impl Viewer {
         state.news = Some((news, until));
     }
 
+    /// The server where the user named one is the same as before: what it said is true of it.
+    pub fn set_same(&self) {
+        let mut state = self.lock();
+        if let Some(former) = state.held_back.take() {
+            (state.server.name, state.streams, state.streams_at) = former;
+            self.name_recordings(&state);
+        }
+        self.told.hold_back(false);
+    }
+
     /// Another server is watched than before, at the same address: what the former one said is not true of it.
     pub fn set_other(&self, news: String) {
         self.set_news(news);
@@ -472,6 +492,7 @@ impl Viewer {
         state.followed += 1;
         state.forget_streams();
         self.told.forget();
+        self.told.hold_back(false);
         if let Some(clock) = &state.clock {
             clock.forget();
         }
@@ -480,7 +501,7 @@ impl Viewer {
     }
 
     fn name_recordings(&self, state: &State) {
-        let Server { id, name, address, stream } = state.server.clone();
+        let Server { id, name, address, stream, .. } = state.server.clone();
         let only = state.streams.first().filter(|_| state.streams.len() == 1);
         let listed = state.streams.iter().find(|listed| listed.name == stream).or(only);
         // Always with the camera and the stream, where they are known.
@@ -675,6 +696,7 @@ mod tests {
     fn another_server_is_not_called_by_the_cameras_of_the_one_before() {
         let viewer = Viewer::new();
         let server = |name: &str, stream: &str| Server {
+            id: "7".to_owned(),
             name: name.to_owned(),
             address: "10.0.0.2:8080".to_owned(),
             stream: stream.to_owned(),
@@ -718,6 +740,62 @@ mod tests {
         viewer.set_server(named("10.0.0.3:8080"));
         assert_eq!((viewer.followed(), id()), (followed + 2, None));
         assert!(viewer.api_clock().is_none());
+    }
+
+    /// A viewer of one that the user named, which says that its picture is frozen, and its depth.
+    fn marked(server: Server) -> Arc<Viewer> {
+        let viewer = Viewer::new();
+        viewer.set_server(server);
+        viewer.set_name("Nemo".to_owned());
+        viewer.set_streams(vec![Listed::of(&StreamStats { frozen: true, ..StreamStats::default() })]);
+        let depth = r#"{"fields":{"depth":{"value":3.5,"text":"3.5 m","age_ms":100}},"times":{}}"#;
+        viewer.told.tell(depth, Instant::now());
+        viewer
+    }
+
+    fn is_told(viewer: &Viewer) -> (String, bool, bool) {
+        let now = Instant::now();
+        let is_deep = viewer.told.position(now).depth.is_some() && !viewer.told.fields(now).is_empty();
+        (viewer.server().name, viewer.doubt(now) != Doubt::None, is_deep)
+    }
+
+    #[test]
+    fn what_the_server_said_that_the_user_named_counts_again_when_it_is_known_to_be_the_same() {
+        let named = Server { address: "10.0.0.2:8080".to_owned(), ..Server::default() };
+        let viewer = marked(named.clone());
+        assert_eq!(is_told(&viewer), ("Nemo".to_owned(), true, true));
+        // Several attempts.
+        viewer.set_server(named.clone());
+        viewer.set_server(named.clone());
+        assert_eq!(is_told(&viewer), (String::new(), false, false), "it may be another one");
+        viewer.set_same();
+        assert_eq!(is_told(&viewer), ("Nemo".to_owned(), true, true));
+        viewer.set_server(named);
+        viewer.set_other("Dory answers in the place of Nemo".to_owned());
+        viewer.set_same();
+        assert_eq!(is_told(&viewer), (String::new(), false, false));
+    }
+
+    #[test]
+    fn what_a_server_said_that_was_found_counts_until_another_one_is_found() {
+        let nemo = || Server { id: "7".to_owned(), name: "Nemo".to_owned(), ..Server::default() };
+        let viewer = marked(nemo());
+        viewer.set_server(nemo());
+        assert_eq!(is_told(&viewer), ("Nemo".to_owned(), true, true));
+        // As a card that was copied.
+        viewer.set_server(Server { key: Some("b".to_owned()), ..nemo() });
+        assert_eq!(is_told(&viewer), ("Nemo".to_owned(), false, false));
+    }
+
+    #[test]
+    fn a_stream_whose_server_is_not_known_yet_takes_nothing_from_the_others_of_it() {
+        let named = Server { address: "10.0.0.2:8080".to_owned(), ..Server::default() };
+        let viewer = marked(named.clone());
+        let told = viewer.told.clone();
+        let other = Viewer::with(Arc::default(), Arc::default(), told, Clocks::default(), Arc::default());
+        viewer.set_server(named);
+        let now = Instant::now();
+        assert!(viewer.told.fields(now).is_empty() && !other.told.fields(now).is_empty());
     }
 
     #[test]

@@ -64,7 +64,9 @@ impl Guide {
 
     fn standing(&self) -> Option<Located> {
         let watched = self.watched.borrow();
-        watched.server.clone().filter(|_| watched.standing > 0)
+        let server = watched.server.clone().filter(|_| watched.standing > 0)?;
+        let is_by_any = self.knowledge.wish.transport.is_none();
+        Some(if is_by_any { server.with_proved_ways(self.heard()) } else { server })
     }
 
     async fn search(&self, config: &SessionConfig, viewer: &Viewer) -> Result<Located, SessionError> {

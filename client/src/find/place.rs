@@ -19,7 +19,7 @@ struct Known {
     name: String,
 }
 
-/// Whose statistics they are.
+/// Whose proof or statistics they are.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Said {
     /// Of the server whose video is watched, as before.
@@ -31,10 +31,13 @@ pub enum Said {
 }
 
 impl Place {
-    /// A session stands with a server that proved this key. Gives the news where that is another one than before.
-    pub fn proven(&mut self, address: &str, key: &str) -> Option<String> {
+    /// A session stands with a server that proved this key: what that says of who it is. None: its statistics have to.
+    pub fn proven(&mut self, address: &str, key: &str) -> Option<Said> {
         // One that says no key, of another make, may have one for each session.
-        let known = self.0.as_mut().filter(|known| known.key.as_ref().is_some_and(|before| before != key))?;
+        let known = self.0.as_mut().filter(|known| known.key.is_some())?;
+        if known.key.as_deref() == Some(key) {
+            return Some(Said::Same);
+        }
         if known.is_key_of_run {
             // Its statistics say whether it is another one.
             known.key = Some(key.to_owned());
@@ -42,7 +45,7 @@ impl Place {
         }
         let news = has_other_key(address, &known.name);
         *known = Known { id: None, key: Some(key.to_owned()), is_key_of_run: false, name: String::new() };
-        Some(news)
+        Some(Said::Other(news))
     }
 
     /// The statistics that came from there, while a session stands with a server that proved `key`, if it did.
@@ -107,36 +110,39 @@ mod tests {
         let mut place = Place::default();
         assert_eq!(place.proven(HERE, "a"), None, "the first");
         assert_eq!(place.told(HERE, Some("a"), &stats("1", "a", "Nemo")), Said::Same);
-        assert_eq!(place.proven(HERE, "a"), None);
+        assert_eq!(place.proven(HERE, "a"), Some(Said::Same));
         assert_eq!(place.told(HERE, Some("a"), &stats("1", "a", "Nemo")), Said::Same);
         place
+    }
+
+    fn other(said: Option<Said>) -> String {
+        match said {
+            Some(Said::Other(news)) => news,
+            said => panic!("{said:?}"),
+        }
     }
 
     #[test]
     fn another_server_at_the_address_is_said_once() {
         let mut place = nemo();
-        let news = place.proven(HERE, "b").expect("before it says who it is");
+        let news = other(place.proven(HERE, "b"));
         assert_eq!(news, "another server answers at 192.168.2.2:8080, or Nemo with a new key");
-        assert_eq!((place.proven(HERE, "b"), place.is_left(Some("b"))), (None, false));
+        assert_eq!((place.proven(HERE, "b"), place.is_left(Some("b"))), (Some(Said::Same), false));
         assert_eq!(place.told(HERE, Some("b"), &stats("2", "b", "Dory")), Said::Same, "it was said");
         // Back again.
-        assert!(place.proven(HERE, "a").expect("it is another one").contains("or Dory with a new key"));
+        assert!(other(place.proven(HERE, "a")).contains("or Dory with a new key"));
     }
 
     #[test]
     fn what_proves_nothing_is_told_by_its_statistics() {
-        let other = |said| match said {
-            Said::Other(news) => news,
-            said => panic!("{said:?}"),
-        };
-        let news = other(nemo().told(HERE, None, &stats("2", "b", "Dory")));
+        let news = other(Some(nemo().told(HERE, None, &stats("2", "b", "Dory"))));
         assert_eq!(news, "Dory answers at 192.168.2.2:8080, not Nemo as before");
         // As of two machines with copies of one image, whose ids and names are the same.
-        let news = other(nemo().told(HERE, None, &stats("1", "b", "Nemo")));
+        let news = other(Some(nemo().told(HERE, None, &stats("1", "b", "Nemo"))));
         assert_eq!(news, "another server answers at 192.168.2.2:8080, or Nemo with a new key");
-        let news = other(nemo().told(HERE, None, &stats("2", "b", "Nemo")));
+        let news = other(Some(nemo().told(HERE, None, &stats("2", "b", "Nemo"))));
         assert_eq!(news, "another server answers at 192.168.2.2:8080, not Nemo as before, of the same name");
-        let news = other(nemo().told(HERE, Some("a"), &stats("3", "a", "Nemo 2")));
+        let news = other(Some(nemo().told(HERE, Some("a"), &stats("3", "a", "Nemo 2"))));
         assert_eq!(news, "Nemo 2 answers at 192.168.2.2:8080, not Nemo as before");
     }
 
