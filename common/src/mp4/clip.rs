@@ -25,10 +25,8 @@ impl Clip {
     /// # Errors
     /// Where the newest keyframe is not understood.
     pub fn new(codec: Codec, mut pictures: Vec<Picture>, title: Option<&str>) -> Result<Self, Unrecordable> {
-        // Of pictures that stand for themselves a damaged one is left out, where others are not.
-        let is_whole = |picture: &Picture| Format::of(codec, &picture.unit).is_ok();
-        if codec == Codec::Mjpeg && pictures.iter().any(is_whole) {
-            pictures.retain(is_whole);
+        if codec == Codec::Mjpeg {
+            pictures = without_damaged(pictures);
         }
         let keyframes = pictures.iter().enumerate().rev().filter(|(_, picture)| picture.keyframe);
         let mut newest = None;
@@ -65,4 +63,20 @@ impl Clip {
         put_sample(codec, &picture.unit, &mut out);
         out
     }
+}
+
+/// Of pictures that stand for themselves a damaged one is left out, where others are not; also one that is like none of
+/// the four nearest, as one whose size is damaged.
+fn without_damaged(pictures: Vec<Picture>) -> Vec<Picture> {
+    let format = |picture: &Picture| Format::of(Codec::Mjpeg, &picture.unit).ok();
+    let whole: Vec<_> = pictures.iter().filter_map(|picture| Some((format(picture)?, picture))).collect();
+    let has_alike = |at: usize| {
+        let near = at.saturating_sub(2)..(at + 3).min(whole.len());
+        near.filter(|other| *other != at).any(|other| whole[other].0 == whole[at].0)
+    };
+    let mut kept: Vec<_> = (0..whole.len()).filter(|at| has_alike(*at)).map(|at| whole[at].1.clone()).collect();
+    if kept.is_empty() {
+        kept = whole.into_iter().map(|(_, picture)| picture.clone()).collect();
+    }
+    if kept.is_empty() { pictures } else { kept }
 }

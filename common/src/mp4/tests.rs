@@ -299,6 +299,17 @@ fn pictures_of_mjpeg_are_in_files_as_they_are() {
     with_damaged.push(damaged.clone());
     assert_eq!(Clip::new(Codec::Mjpeg, with_damaged, None).expect("a clip").pictures.len(), 3);
     assert!(matches!(Clip::new(Codec::Mjpeg, vec![damaged], None), Err(Unrecordable::NoJpeg)));
+    // Its size is damaged, in the frame header (ITU-T T.81 B.2.2).
+    let mut unit = jpeg.to_vec();
+    let header = unit.windows(2).position(|marker| marker == [0xff, 0xc0]).expect("a frame header");
+    unit[header + 6] ^= 8;
+    let of_other_size = Picture { unit: unit.into(), ..picture(3, 33, true) };
+    let size = |pictures| Clip::new(Codec::Mjpeg, pictures, None).expect("a clip").pictures.len();
+    for at in 0..=pictures.len() {
+        let mut with_other_size = pictures.clone();
+        with_other_size.insert(at, of_other_size.clone());
+        assert_eq!(size(with_other_size), 3, "{at}");
+    }
     let clip = Clip::new(Codec::Mjpeg, pictures, None).expect("a clip");
     assert_eq!(clip.length, (clip.header.len() + 3 * jpeg.len()) as u64);
     assert_eq!(Clip::sample(Codec::Mjpeg, &clip.pictures[2]), jpeg);

@@ -77,7 +77,7 @@ const QUICK: f64 = 1.2;
 /// queue.
 const CONGESTED_LOSS: f64 = 0.15;
 const LOSS_PACKETS: usize = 50;
-/// A second loss so soon after the rate was lowered, and hardly smaller, was not caused by the rate.
+/// A second loss so soon after the rate was lowered, and about the same, was not caused by the rate.
 const LOSS_MEMORY: Duration = Duration::from_secs(5);
 const HARDLY: f64 = 0.85;
 /// Nor was one so long after, at a rate that is lower by this, as of an antenna in the swell.
@@ -85,8 +85,8 @@ const BURST_MEMORY: Duration = Duration::from_secs(60);
 const LOWER: f64 = 0.8;
 /// Losses that grow with a rate that grows by this are caused by it.
 const GREW: f64 = 1.1;
-/// One that lasts longer is none: the link carries less.
-const LONGEST_BURST: Duration = Duration::from_secs(2);
+/// One that is seen for longer, in the losses of the last second, is none: the link carries less.
+const LONGEST_BURST: Duration = Duration::from_secs(4);
 /// What a link loses whatever is sent, for viewers that tell nothing better: the least of so long, and no more than
 /// this.
 const OWN_LOSS_SPAN: Duration = Duration::from_secs(30);
@@ -126,6 +126,8 @@ pub struct Estimator {
     burst: Option<Burst>,
     /// Since when losses are taken for those of a burst.
     own_since: Option<Instant>,
+    /// By receiver reports, the number of the last packet that has arrived.
+    highest: Option<u32>,
     /// When the first and the last receiver report came without news of arrivals.
     only_losses: Option<(Instant, Instant)>,
     /// By receiver reports, in millionths.
@@ -191,6 +193,7 @@ impl Estimator {
             lossy: None,
             burst: None,
             own_since: None,
+            highest: None,
             only_losses: None,
             own_loss: Least::new(OWN_LOSS_SPAN),
             fresh_from: 0,
@@ -213,6 +216,7 @@ impl Estimator {
             let scaled = |rate: f64| rate * share / self.estimate;
             (self.capacity, self.before_blind) = (self.capacity.map(scaled), self.before_blind.map(scaled));
             self.burst = self.burst.map(|burst| Burst { estimate: scaled(burst.estimate), ..burst });
+            self.inherent_at = scaled(self.inherent_at);
             self.estimate = share;
         }
     }
@@ -272,8 +276,12 @@ impl Estimator {
     }
 
     /// A receiver report (RFC 3550 section 6.4.2), of which the share of lost packets is used where the receiver tells
-    /// nothing better.
-    pub fn on_receiver_report(&mut self, now: Instant, loss: f64) {
+    /// nothing better. `highest`: the number of the last packet that has arrived. Where none has since the report before,
+    /// as in a pause of the encoder, it says nothing.
+    pub fn on_receiver_report(&mut self, now: Instant, loss: f64, highest: u32) {
+        if self.highest.replace(highest) == Some(highest) {
+            return;
+        }
         if self.last_report.is_none() || self.tells_only_losses(now) {
             self.own_loss.add(now, (loss * 1e6) as i64);
             let own = self.own_loss.former.and(self.own_loss.get()).map_or(0.0, |least| least as f64 / 1e6);
@@ -342,6 +350,8 @@ impl Estimator {
         if outage {
             self.recent.clear();
             self.probing = true;
+            // A burst goes on after it.
+            self.own_since = self.own_since.zip(since).map(|(at, since)| at + since);
         }
         self.note(now, reports, outage);
         self.probe();
@@ -534,7 +544,8 @@ impl Estimator {
             known => known,
         };
         let before = self.lossy.filter(|(at, _)| since(*at) < LOSS_MEMORY);
-        if before.is_some_and(|(_, before)| before.is_some_and(|before| loss > before * HARDLY)) {
+        let is_about = |before: f64| loss > before * HARDLY && loss < before + CONGESTED_LOSS;
+        if before.is_some_and(|(_, before)| before.is_some_and(is_about)) {
             (self.inherent_loss, self.inherent_at) = (loss, self.estimate);
         } else {
             self.note_trouble(now);

@@ -364,7 +364,18 @@ fn a_longer_path_with_jitter_costs_a_part_of_the_rate_for_some_seconds() {
 /// As of an antenna in the swell.
 #[test]
 fn bursts_of_loss_that_come_again_and_again_do_not_hold_the_rate_down() {
-    for (encoder, burst, lose_each) in [(4e6, 1.0, 2), (4e6, 1.5, 2), (4e6, 1.5, 3), (8e6, 1.0, 3)] {
+    // With an outage of so long in the middle.
+    for (encoder, burst, lose_each, outage) in [
+        (4e6, 1.0, 2, 0.0),
+        (4e6, 1.5, 2, 0.0),
+        (4e6, 2.3, 2, 0.0),
+        (4e6, 3.0, 2, 0.0),
+        (4e6, 1.5, 3, 0.0),
+        (8e6, 1.0, 3, 0.0),
+        (4e6, 1.0, 2, 2.0),
+        (8e6, 2.0, 3, 2.0),
+        (8e6, 2.0, 3, 5.0),
+    ] {
         let mut path = Path::new(encoder);
         let mut quiet = 0.0;
         for round in 0..200 {
@@ -373,11 +384,15 @@ fn bursts_of_loss_that_come_again_and_again_do_not_hold_the_rate_down() {
             quiet += if round < 100 { 0.0 } else { path.mbps().min(encoder / 1e6) };
             if round % 10 == 9 {
                 path.lose_each = Some(lose_each);
-                path.run(burst);
+                path.run(burst / 2.0);
+                (path.down, path.heard) = (outage > 0.0, outage == 0.0);
+                path.run(outage);
+                (path.down, path.heard) = (false, true);
+                path.run(burst / 2.0);
             }
         }
         let mean = quiet / 100.0 / (encoder / 1e6);
-        assert!(mean > 0.85, "one of {lose_each} for {burst} s: {mean} of {encoder} bit/s");
+        assert!(mean > 0.85, "one of {lose_each} for {burst} s, {outage} s without: {mean} of {encoder} bit/s");
     }
 }
 
@@ -402,7 +417,7 @@ fn a_link_that_is_policed_and_then_carries_less_is_not_taken_for_one_in_the_swel
 
 #[test]
 fn a_link_that_is_policed_more_once_it_was_is_not_overrun() {
-    let falls: [(&[f64], f64); 8] = [
+    let falls: [(&[f64], f64); 11] = [
         (&[1.5e6], 0.0),
         (&[2e6], 0.0),
         (&[2.4e6], 0.0),
@@ -411,6 +426,9 @@ fn a_link_that_is_policed_more_once_it_was_is_not_overrun() {
         (&[2.4e6, 1.2e6], 17.0),
         (&[2.4e6, 1.2e6], 26.0),
         (&[2.4e6, 1.2e6], 31.0),
+        (&[3e6, 1.5e6], 1.0),
+        (&[3e6, 1.5e6], 17.0),
+        (&[3e6, 1.5e6], 31.0),
     ];
     let links = [(4e6, 20_000), (4e6, 30_000), (8e6, 20_000), (8e6, 30_000)];
     for ((encoder, queue), (rates, after)) in links.into_iter().flat_map(|link| falls.map(|fall| (link, fall))) {
@@ -441,7 +459,7 @@ fn a_share_that_is_given_is_no_lower_rate_than_before() {
     let at = Instant::now();
     estimator.burst = Some(Burst { at, estimate: 4e6, loss: Some(0.3), is_over: true });
     estimator.set_share(2e6);
-    assert_eq!(estimator.burst.map(|burst| burst.estimate), Some(2e6));
+    assert_eq!((estimator.burst.map(|burst| burst.estimate), estimator.inherent_at), (Some(2e6), 2e6));
 }
 
 #[test]
@@ -469,7 +487,7 @@ fn a_viewer_that_tells_only_losses_after_it_told_more_is_judged_by_these() {
     let report = |path: &mut Path, seconds: u32, loss| {
         for _ in 0..seconds {
             path.run(1.0);
-            path.estimator.on_receiver_report(path.at(path.now), loss);
+            path.estimator.on_receiver_report(path.at(path.now), loss, path.sent as u32);
         }
     };
     report(&mut path, 5, 0.0);
@@ -482,17 +500,38 @@ fn a_viewer_that_tells_only_losses_after_it_told_more_is_judged_by_these() {
     assert!(path.mbps() > 4.9, "{}", path.mbps());
 }
 
+/// Its viewer goes on to report each second that nothing more is lost.
+#[test]
+fn a_pause_of_the_encoder_does_not_make_it_forget_what_the_link_carries() {
+    let mut path = Path::new(8e6);
+    path.rate = Some(1.5e6);
+    path.run(20.0);
+    let before = path.mbps();
+    assert!(before < 1.8, "{before}");
+    for _ in 0..25 {
+        path.estimator.on_receiver_report(path.at(path.now), 0.0, path.sent as u32);
+        for _ in 0..20 {
+            path.now += 50_000;
+            path.report();
+        }
+    }
+    assert!(path.mbps() < before * 1.05, "{before}, then {}", path.mbps());
+    path.longest_queue = 0;
+    path.run(5.0);
+    assert!(path.longest_queue < 300_000, "{}", path.longest_queue);
+}
+
 #[test]
 fn a_receiver_report_after_an_outage_does_not_hide_it() {
     let mut path = Path::new(4e6);
     path.run(5.0);
     path.down = true;
     path.run(2.0);
-    path.estimator.on_receiver_report(path.at(path.now), 0.0);
+    path.estimator.on_receiver_report(path.at(path.now), 0.0, path.sent as u32);
     path.heard = false;
     path.run(20.0);
     (path.down, path.heard) = (false, true);
-    path.estimator.on_receiver_report(path.at(path.now), 0.5);
+    path.estimator.on_receiver_report(path.at(path.now), 0.5, path.sent as u32);
     assert!(path.estimator.last_report().is_some());
     path.run(1.0);
     assert!(path.mbps() > 4.9, "{}", path.mbps());
@@ -524,15 +563,19 @@ fn a_sender_that_cannot_follow_gets_a_steady_answer() {
 fn without_transport_wide_feedback_the_losses_decide() {
     let mut estimator = Estimator::new(5e6);
     let now = Instant::now();
-    estimator.on_receiver_report(now, 0.1);
+    estimator.on_receiver_report(now, 0.1, 1);
     assert!((estimator.estimate() - 4e6).abs() < 1.0);
     for _ in 0..20 {
-        estimator.on_receiver_report(now, 0.0);
+        estimator.on_receiver_report(now, 0.0, 1);
+    }
+    assert!((estimator.estimate() - 4e6).abs() < 1.0, "nothing has arrived since");
+    for highest in 2..22 {
+        estimator.on_receiver_report(now, 0.0, highest);
     }
     assert!((estimator.estimate() - 5e6).abs() < 1.0);
     let mut path = Path::new(4e6);
     path.run(1.0);
-    path.estimator.on_receiver_report(now, 0.5);
+    path.estimator.on_receiver_report(now, 0.5, 1);
     assert!(!path.estimator.is_limited(), "whoever tells more is judged by that");
 }
 
@@ -540,12 +583,13 @@ fn without_transport_wide_feedback_the_losses_decide() {
 fn a_receiver_that_tells_only_losses_is_never_said_to_get_nothing() {
     let mut estimator = Estimator::new(5e6);
     let start = Instant::now();
-    let mut seconds = 0..;
-    let mut at = || start + Duration::from_secs(seconds.next().unwrap_or_default());
-    (0..10).for_each(|_| estimator.on_receiver_report(at(), 0.0));
-    (0..300).for_each(|_| estimator.on_receiver_report(at(), 0.11));
+    let report = |estimator: &mut Estimator, second: u32, loss| {
+        estimator.on_receiver_report(start + second * Duration::from_secs(1), loss, second);
+    };
+    (0..10).for_each(|second| report(&mut estimator, second, 0.0));
+    (10..310).for_each(|second| report(&mut estimator, second, 0.11));
     assert!(estimator.estimate() > 300e3, "the floor of the encoder passes: {}", estimator.estimate());
-    (0..25).for_each(|_| estimator.on_receiver_report(at(), 0.0));
+    (310..335).for_each(|second| report(&mut estimator, second, 0.0));
     assert!(!estimator.is_limited(), "{}", estimator.estimate());
 }
 
@@ -553,8 +597,8 @@ fn a_receiver_that_tells_only_losses_is_never_said_to_get_nothing() {
 fn what_a_link_loses_anyway_does_not_keep_down_a_viewer_that_tells_only_losses() {
     let mut estimator = Estimator::new(5e6);
     let start = Instant::now();
-    let report = |estimator: &mut Estimator, second, loss| {
-        estimator.on_receiver_report(start + Duration::from_secs(second), loss);
+    let report = |estimator: &mut Estimator, second: u32, loss| {
+        estimator.on_receiver_report(start + second * Duration::from_secs(1), loss, second);
     };
     (0..40).for_each(|second| report(&mut estimator, second, 0.04));
     (40..44).for_each(|second| report(&mut estimator, second, 0.3));

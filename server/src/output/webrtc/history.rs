@@ -14,8 +14,9 @@ const SPAN: Duration = Duration::from_secs(10);
 /// The same in packets, for any bit rate: half of what can be told from each other by 16 bits.
 pub const MAX_PACKETS: usize = 1 << 15;
 
-/// Whoever sends nothing for so long has paused.
+/// Whoever sends nothing for so long has paused; unless it sent for a moment only before, as one picture now and then.
 const PAUSE: Duration = Duration::from_millis(500);
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// A packet and what is known of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct History {
     known: usize,
     /// When sending went on after the last pause.
     resumed: Option<Instant>,
+    /// Of packets with no such time between them, when the first and the last left.
+    run: Option<(Instant, Instant)>,
 }
 
 impl History {
@@ -49,9 +52,14 @@ impl History {
     /// A packet of so many bytes leaves.
     pub fn add(&mut self, now: Instant, size: usize) {
         self.forget(now, MAX_PACKETS - 1);
-        if self.packets.back().is_some_and(|last| now.saturating_duration_since(last.departure) > PAUSE) {
-            self.resumed = Some(now);
+        let (mut began, last) = self.run.unwrap_or((now, now));
+        if now.saturating_duration_since(last) > PAUSE {
+            if last.saturating_duration_since(began) > MOMENT {
+                self.resumed = Some(now);
+            }
+            began = now;
         }
+        self.run = Some((began, now));
         self.packets.push_back(Report { departure: now, size, arrived: false, arrival: None });
         self.next = self.next.wrapping_add(1);
     }
@@ -191,6 +199,22 @@ mod tests {
         assert_eq!(history.take().len(), 9);
         (0..10).for_each(|i| history.add(at(3_000 + i * 33), 1000));
         assert_eq!(history.unreported(), Duration::from_millis(9 * 33));
+    }
+
+    #[test]
+    fn one_picture_now_and_then_is_no_pause() {
+        let (mut history, start) = (History::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        for picture in 0..8 {
+            let first = history.next();
+            (0..10).for_each(|i| history.add(at(picture * 2_000 + i), 1000));
+            if picture < 4 {
+                (first..first + 10)
+                    .for_each(|number| history.acknowledge(at(picture * 2_000 + 50), arrived(number, 1)));
+                assert_eq!((history.take().len(), history.unreported()), (10, Duration::ZERO));
+            }
+        }
+        assert!(history.unreported() > Duration::from_secs(5), "{:?}", history.unreported());
     }
 
     #[test]

@@ -502,7 +502,8 @@ impl Session {
                 let loss = f64::from(block.fraction_lost) / 256.0;
                 self.loss = Some(loss);
                 self.jitter = Some(f64::from(block.jitter) * 1000.0 / f64::from(crate::packetize::CLOCK_RATE));
-                self.feedback.with(|estimator| estimator.on_receiver_report(now, loss));
+                let highest = block.last_sequence_number;
+                self.feedback.with(|estimator| estimator.on_receiver_report(now, loss, highest));
             }
         }
         false
