@@ -47,6 +47,16 @@ pub struct Peer {
 impl Peer {
     /// The handshake is over; the first TSN of the peer is this.
     pub fn connected(first_tsn: u32) -> Self {
+        let mut this = Self::asked();
+        this.give(&[this.init_ack(first_tsn)]);
+        assert_eq!(this.take()[0][HEADER], COOKIE_ECHO);
+        this.give(&[chunk(COOKIE_ACK, 0, &[])]);
+        assert!(!this.association.is_handshaking() && !this.association.is_closed());
+        this
+    }
+
+    /// It has the INIT, and has not answered.
+    pub fn asked() -> Self {
         let now = Instant::now();
         let mut endpoint = Endpoint::new(PEER, TransportProtocol::UDP, EndpointConfig::default().into(), None);
         let (handle, association) = endpoint.connect(now, ClientConfig::default(), PEER).expect("an association");
@@ -55,15 +65,12 @@ impl Peer {
         assert_eq!(init[HEADER], INIT);
         let number = |at: usize| u32::from_be_bytes(init[at..at + 4].try_into().expect("four bytes"));
         (this.tag, this.first_sent) = (number(16), number(28));
-        this.give(&[chunk(INIT_ACK, 0, &this.init_ack(first_tsn))]);
-        assert_eq!(this.take()[0][HEADER], COOKIE_ECHO);
-        this.give(&[chunk(COOKIE_ACK, 0, &[])]);
-        assert!(!this.association.is_handshaking() && !this.association.is_closed());
         this
     }
 
-    fn init_ack(&self, first_tsn: u32) -> Vec<u8> {
-        init(0x0102_0304, first_tsn, &[parameter(7, COOKIE), parameter(0x8008, &[RE_CONFIG, FORWARD_TSN])])
+    pub fn init_ack(&self, first_tsn: u32) -> Vec<u8> {
+        let parameters = [parameter(7, COOKIE), parameter(0x8008, &[RE_CONFIG, FORWARD_TSN])];
+        chunk(INIT_ACK, 0, &init(0x0102_0304, first_tsn, &parameters))
     }
 
     /// A packet of these chunks.
@@ -123,7 +130,12 @@ impl Peer {
 
 /// A packet with its checksum.
 pub fn packet(tag: u32, chunks: &[Vec<u8>]) -> Bytes {
-    let ports = [PORT.to_be_bytes(), PORT.to_be_bytes()].concat();
+    packet_from(PORT, tag, chunks)
+}
+
+/// One of another port than was agreed.
+pub fn packet_from(port: u16, tag: u32, chunks: &[Vec<u8>]) -> Bytes {
+    let ports = [port.to_be_bytes(), PORT.to_be_bytes()].concat();
     let mut packet = [&ports[..], &tag.to_be_bytes(), &[0; 4], &chunks.concat()].concat();
     let checksum = crc32c(&packet).to_le_bytes();
     packet[8..12].copy_from_slice(&checksum);

@@ -2,12 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rov_tests::sctp::{
     ABORT, COOKIE_ACK, COOKIE_ECHO, ERROR, FIRST, HEARTBEAT, INIT, Peer, SACK, WHOLE, chunk, data, forward_tsn, init,
-    packet, parameter, reset, sack,
+    packet, packet_from, parameter, reset, sack,
 };
 use rtc::sctp::{
     Association, DatagramEvent, Endpoint, EndpointConfig, Payload, PayloadProtocolIdentifier, ServerConfig,
@@ -18,6 +18,7 @@ use rtc::shared::TransportProtocol;
 const STREAMS: u16 = 16;
 const GAP: u32 = 128;
 const UNREAD: u32 = 256;
+const UNACKNOWLEDGED: usize = 256;
 const REPLIES: usize = 16;
 
 const KIND: usize = 12;
@@ -280,6 +281,96 @@ fn an_endpoint_has_one_association_however_often_a_peer_begins() {
         association.handle_event(event);
         assert!(!association.is_handshaking() && !association.is_closed());
     }
+}
+
+/// The peer chose its TSNs anew as often as it liked, and what had come by then was kept.
+#[test]
+fn nothing_is_taken_before_the_handshake_is_over() {
+    let mut peer = Peer::asked();
+    let early =
+        |first: u32| -> Vec<_> { (1..=GAP / 2).map(|tsn| data(WHOLE, first + tsn, 1_000, 0, b"early")).collect() };
+    peer.give(&early(1));
+    for first in (0..1_000_000).step_by(1_000) {
+        let init_ack = peer.init_ack(first);
+        peer.give_bytes(packet_from(5_001, peer.tag, &[init_ack.clone()]));
+        peer.give(&early(first));
+        peer.give(&[vec![init_ack], early(first)].concat());
+    }
+    peer.give(&[peer.init_ack(1)]);
+    assert_eq!(peer.take().last().expect("an answer")[KIND], COOKIE_ECHO);
+    peer.give(&[forward_tsn(100, &[]), reset(1, 0, &[0])]);
+    peer.give(&early(1));
+    assert!(peer.take().is_empty());
+    peer.give(&[chunk(COOKIE_ACK, 0, &[]), data(WHOLE, 1, 0, 0, b"one")]);
+    assert_eq!(peer.acknowledged(), Some((1, 0)));
+}
+
+#[test]
+fn an_answer_that_cannot_be_the_peers_changes_nothing() {
+    let mut peer = Peer::asked();
+    let init_ack = peer.init_ack(1);
+    peer.give_bytes(packet_from(5_001, peer.tag, &[init_ack.clone()]));
+    peer.give(&[init_ack, data(WHOLE, 1, 0, 0, b"one")]);
+    assert!(peer.take().is_empty());
+    peer.passes(Duration::from_secs(1));
+    let again = peer.take();
+    assert_eq!((again[0][KIND], &again[0][4..8]), (INIT, &[0; 4][..]), "it has no tag of the peer yet");
+}
+
+#[test]
+fn a_handshake_without_answer_ends_the_association() {
+    for is_answered in [false, true] {
+        let mut peer = Peer::asked();
+        if is_answered {
+            peer.give(&[peer.init_ack(1)]);
+        }
+        for _ in 0..8 {
+            peer.passes(Duration::from_secs(60));
+            assert!(!peer.association.is_closed());
+            assert!(!peer.take().is_empty(), "it asks again");
+        }
+        peer.passes(Duration::from_secs(60));
+        assert!(peer.association.is_closed());
+        peer.give(&[peer.init_ack(1)]);
+        peer.give(&[chunk(COOKIE_ACK, 0, &[])]);
+        assert!(peer.association.is_closed() && peer.take().is_empty());
+    }
+}
+
+/// The layers above answer as often as they are asked, as by a viewer that opens one channel again and again.
+#[test]
+fn messages_that_are_never_acknowledged_end_the_association() {
+    let mut peer = Peer::connected(1);
+    peer.association.open_stream(0, PayloadProtocolIdentifier::String).expect("a stream");
+    let write = |peer: &mut Peer| {
+        let now = peer.now;
+        let written =
+            peer.association.stream(0).and_then(|mut stream| stream.write_chunk(now, &Bytes::from_static(b"1")));
+        peer.take();
+        written.is_ok()
+    };
+    for number in 0..UNACKNOWLEDGED {
+        assert!(write(&mut peer), "message {number}");
+    }
+    assert!(!peer.association.is_closed());
+    assert!(!write(&mut peer));
+    assert!(peer.association.is_closed());
+    assert!(!write(&mut peer), "and it takes none after that");
+}
+
+#[test]
+fn messages_that_are_acknowledged_go_on_for_ever() {
+    let mut peer = Peer::connected(1);
+    let mut acknowledged = peer.first_sent.wrapping_sub(1);
+    peer.association.open_stream(0, PayloadProtocolIdentifier::String).expect("a stream");
+    for _ in 0..10 * UNACKNOWLEDGED {
+        let (now, message) = (peer.now, Bytes::from_static(b"1"));
+        peer.association.stream(0).expect("a stream").write_chunk(now, &message).expect("written");
+        assert_eq!(peer.take().len(), 1);
+        acknowledged = acknowledged.wrapping_add(1);
+        peer.give(&[sack(acknowledged, &[])]);
+    }
+    assert!(!peer.association.is_closed());
 }
 
 /// Or the next value waits for as long as the peer may delay it.

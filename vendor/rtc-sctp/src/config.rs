@@ -59,6 +59,8 @@ pub(crate) const MAX_STREAMS: u16 = 16;
 pub(crate) const MAX_TSN_GAP: u32 = 128;
 /// DATA chunks of all streams that wait to be read.
 pub(crate) const MAX_UNREAD_CHUNKS: usize = 256;
+/// DATA chunks that are sent, or wait for that, and are not acknowledged: a message of the longest fits.
+pub(crate) const MAX_UNACKNOWLEDGED_CHUNKS: usize = 256;
 /// Chunks in a packet. 1,200 bytes have room for 60 with data.
 pub(crate) const MAX_CHUNKS: usize = 128;
 /// Replies that wait to be sent: more are made by one packet of a hostile peer alone.

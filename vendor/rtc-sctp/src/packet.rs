@@ -381,9 +381,7 @@ impl Packet {
 
         // Check values on the packet that are specific to a particular chunk type
         for c in &self.chunks {
-            if let Some(ci) = c.as_any().downcast_ref::<ChunkInit>()
-                && !ci.is_ack
-            {
+            if let Some(ci) = c.as_any().downcast_ref::<ChunkInit>() {
                 // An INIT or INIT ACK chunk MUST NOT be bundled with any other chunk.
                 // They MUST be the only chunks present in the SCTP packets that carry
                 // them.
@@ -393,7 +391,7 @@ impl Packet {
 
                 // A packet containing an INIT chunk MUST have a zero Verification
                 // Tag.
-                if self.common_header.verification_tag != 0 {
+                if !ci.is_ack && self.common_header.verification_tag != 0 {
                     return Err(Error::ErrInitChunkVerifyTagNotZero);
                 }
             }

@@ -70,10 +70,13 @@ impl Channel {
     }
 }
 
-/// What a connected viewer may send by DTLS, which is to say by data channels: it acknowledges ten messages a second.
-/// Of more the core learns nothing, as if it was lost on the way, so that no viewer costs the media thread much.
+/// What a viewer may send by DTLS: until it is connected for the handshake, as the core keeps what comes early; then by
+/// data channels: it acknowledges ten messages a second. Of more the core learns nothing, as if it was lost on the way,
+/// so that no viewer costs the media thread much.
 #[derive(Debug)]
 pub(super) struct Allowance {
+    /// Bytes that are left until it is connected.
+    handshake: usize,
     left: f64,
     at: Instant,
 }
@@ -81,11 +84,13 @@ pub(super) struct Allowance {
 impl Allowance {
     const BYTES_PER_SECOND: f64 = 16_384.0;
     const AT_ONCE: f64 = 16_384.0;
+    /// For all tries at a handshake, each of which is some 4 KiB.
+    const HANDSHAKE: usize = 256 * 1024;
     /// A datagram counts for so many bytes at least: it costs some work however short it is.
     const LEAST: usize = 256;
 
     pub fn new(now: Instant) -> Self {
-        Self { left: Self::AT_ONCE, at: now }
+        Self { handshake: Self::HANDSHAKE, left: Self::AT_ONCE, at: now }
     }
 
     /// Whether it is of DTLS (RFC 7983).
@@ -94,10 +99,16 @@ impl Allowance {
     }
 
     /// Whether a datagram of that length is within it.
-    pub fn takes(&mut self, now: Instant, length: usize) -> bool {
+    pub fn takes(&mut self, now: Instant, is_connected: bool, length: usize) -> bool {
+        let cost = length.max(Self::LEAST);
+        if !is_connected {
+            let left = self.handshake.checked_sub(cost);
+            self.handshake = left.unwrap_or_default();
+            return left.is_some();
+        }
         let earned = now.saturating_duration_since(self.at).as_secs_f64() * Self::BYTES_PER_SECOND;
         (self.left, self.at) = ((self.left + earned).min(Self::AT_ONCE), now);
-        let cost = length.max(Self::LEAST) as f64;
+        let cost = cost as f64;
         let is_within = cost <= self.left;
         self.left -= if is_within { cost } else { 0.0 };
         is_within
@@ -115,15 +126,18 @@ mod tests {
         let now = Instant::now();
         let mut allowance = Allowance::new(now);
         for tenth in 0..1_000 {
-            assert!(allowance.takes(now + Duration::from_millis(100 * tenth), 90), "after {tenth} tenths of a second");
+            assert!(
+                allowance.takes(now + Duration::from_millis(100 * tenth), true, 90),
+                "after {tenth} tenths of a second"
+            );
         }
         let (mut allowance, mut taken) = (Allowance::new(now), 0);
         for millisecond in 0..10_000 {
-            taken += u32::from(allowance.takes(now + Duration::from_millis(millisecond), 20));
+            taken += u32::from(allowance.takes(now + Duration::from_millis(millisecond), true, 20));
         }
         assert_eq!(taken, 64 * 11 - 1, "64 at once, and 64 in each second");
-        assert!(!allowance.takes(now + Duration::from_secs(100), 17_000), "longer than anything that DTLS has");
-        assert!(allowance.takes(now + Duration::from_secs(100), 16_384));
+        assert!(!allowance.takes(now + Duration::from_secs(100), true, 17_000), "longer than anything that DTLS has");
+        assert!(allowance.takes(now + Duration::from_secs(100), true, 16_384));
     }
 
     #[test]

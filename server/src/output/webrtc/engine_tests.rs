@@ -657,6 +657,27 @@ fn a_flood_by_dtls_does_not_reach_the_core() {
     assert_eq!(world.viewers[0].packets.len(), 3);
 }
 
+/// The core keeps what belongs behind the handshake until that is over.
+#[test]
+fn a_flood_before_the_handshake_is_over_does_not_reach_the_core() {
+    for (flood, is_connected) in [(200, true), (1_000, false)] {
+        let mut world = World::new();
+        world.join("10.0.0.2:6000");
+        // There is a path, but the handshake stalls.
+        world.rewrite = |_, datagram| if matches!(datagram[0], 20..=63) { Vec::new() } else { datagram.to_vec() };
+        world.run(Duration::from_millis(500));
+        assert_eq!(world.engine.stats(world.now)[0].1.state, "connecting");
+        let (local, peer) = (SERVER.parse().expect("an address"), world.viewers[0].address);
+        let later = [&[23, 0xFE, 0xFD, 0, 1, 0, 0, 0, 0, 0, 1, 3, 0xE8][..], &[0; 1_000]].concat();
+        for _ in 0..flood {
+            world.engine.handle_datagram(world.now, local, peer, &later, &mut world.wire);
+        }
+        world.rewrite = |_, datagram| datagram.to_vec();
+        world.run(Duration::from_secs(10));
+        assert_eq!(world.engine.stats(world.now)[0].1.state == "connected", is_connected, "{flood} datagrams");
+    }
+}
+
 /// In whatever order; and what the core's SCTP does not do well is refused.
 #[test]
 fn data_channels_that_can_be_had_are_taken() {
@@ -681,7 +702,10 @@ fn data_channels_that_can_be_had_are_taken() {
     assert_ne!(passive, offer, "it says who begins");
     let other_port = offer.replace("a=sctp-port:5000", "a=sctp-port:5001");
     let alone = offer.replace("BUNDLE 0 1", "BUNDLE 0");
-    for offer in [passive, other_port, alone, offer.replace("UDP/DTLS/SCTP", "DTLS/SCTP")] {
+    // With ICE lite the viewer begins, too; and the core finds that behind what it takes for the end of a line.
+    let [lite, hidden] =
+        ["a=ice-lite", "\ra=ice-lite"].map(|line| offer.replace("a=group", &format!("{line}\r\na=group")));
+    for offer in [passive, other_port, alone, lite, hidden, offer.replace("UDP/DTLS/SCTP", "DTLS/SCTP")] {
         let answer = world.accept("refused", &offer, viewer.address.ip()).expect("an answer");
         assert!(answer.contains("m=application 0 "), "{answer}");
         let viewer = world.engine.viewers.get_mut("refused").expect("the viewer");

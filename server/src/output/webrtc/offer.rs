@@ -158,7 +158,8 @@ const BUNDLE: &str = "a=group:BUNDLE ";
 const DATA: &str = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel";
 
 /// The section `at` is that of the video. Of the core's SCTP only the side is used that begins, which is that of who
-/// begins DTLS, and it knows one port.
+/// begins DTLS, and it knows one port. The viewer begins where it says so, and where it is of ICE lite; the core takes
+/// both from lines that begin in other ways as well.
 fn data(session: &[&str], media: &[Vec<&str>], at: usize) -> Option<String> {
     let is_data = |lines: &&Vec<&str>| {
         let words: Vec<_> = lines[0].split_whitespace().collect();
@@ -167,7 +168,8 @@ fn data(session: &[&str], media: &[Vec<&str>], at: usize) -> Option<String> {
             && is_bundled(session, lines, &media[at])
             && matches!(value(&lines.join("\n"), "a=sctp-port:"), "" | "5000")
     };
-    let begins = media.iter().flatten().any(|line| *line == "a=setup:active");
+    let mut lines = session.iter().chain(media.iter().flatten());
+    let begins = lines.any(|line| line.contains("setup:active") || line.contains("ice-lite"));
     let data = media.iter().find(is_data).filter(|_| !begins)?;
     mid(data).map(str::to_owned)
 }

@@ -287,7 +287,7 @@ impl Session {
     pub fn handle_datagram(&mut self, now: Instant, local: SocketAddr, peer: SocketAddr, data: &[u8]) {
         #[cfg(test)]
         assert_ne!(data, PANICS, "a datagram that the core cannot bear");
-        if self.is_connected() && Allowance::concerns(data) && !self.allowance.takes(now, data.len()) {
+        if Allowance::concerns(data) && !self.allowance.takes(now, self.is_connected(), data.len()) {
             return;
         }
         let datagram = TaggedBytesMut {

@@ -26,7 +26,7 @@ use crate::chunk::{
 };
 use crate::config::{
     COMMON_HEADER_SIZE, DATA_CHUNK_HEADER_SIZE, MAX_REPLIES, MAX_STREAMS, MAX_TSN_GAP,
-    MAX_UNREAD_CHUNKS, ServerConfig, TransportConfig,
+    MAX_UNACKNOWLEDGED_CHUNKS, MAX_UNREAD_CHUNKS, ServerConfig, TransportConfig,
 };
 use crate::packet::{CommonHeader, Packet};
 use crate::param::{
@@ -1163,6 +1163,14 @@ impl Association {
             return Ok(vec![]);
         }
 
+        // Before anything is taken of it.
+        if self.source_port != p.common_header.destination_port
+            || self.destination_port != p.common_header.source_port
+        {
+            warn!("[{}] handle_init_ack: port mismatch", self.side);
+            return Ok(vec![]);
+        }
+
         self.my_max_num_inbound_streams =
             std::cmp::min(i.num_inbound_streams, self.my_max_num_inbound_streams);
         self.my_max_num_outbound_streams =
@@ -1173,12 +1181,6 @@ impl Association {
         } else {
             i.initial_tsn - 1
         };
-        if self.source_port != p.common_header.destination_port
-            || self.destination_port != p.common_header.source_port
-        {
-            warn!("[{}] handle_init_ack: port mismatch", self.side);
-            return Ok(vec![]);
-        }
 
         self.rwnd = i.advertised_receiver_window_credit;
         debug!("[{}] initial rwnd={}", self.side, self.rwnd);
@@ -1337,10 +1339,14 @@ impl Association {
             d.user_data.len(),
             d.unordered,
         );
+        if !self.takes_data() {
+            return Ok(vec![]);
+        }
         self.stats.inc_datas();
 
         let can_push = self.payload_queue.can_push(d, self.peer_last_tsn)
             && self.is_within_gap(d.tsn)
+            && self.payload_queue.len() < MAX_TSN_GAP as usize
             && self.get_num_unread_chunks() < MAX_UNREAD_CHUNKS;
         let mut stream_handle_data = false;
         if can_push {
@@ -1514,6 +1520,9 @@ impl Association {
     fn handle_reconfig(&mut self, c: &ChunkReconfig) -> Result<Vec<Packet>> {
         trace!("[{}] handle_reconfig", self.side);
 
+        if !self.takes_data() {
+            return Ok(vec![]);
+        }
         let mut pp = vec![];
 
         if let Some(param_a) = &c.param_a {
@@ -1530,6 +1539,9 @@ impl Association {
     fn handle_forward_tsn(&mut self, c: &ChunkForwardTsn) -> Result<Vec<Packet>> {
         trace!("[{}] FwdTSN: {}", self.side, c);
 
+        if !self.takes_data() {
+            return Ok(vec![]);
+        }
         if !self.use_forward_tsn {
             warn!("[{}] received FwdTSN but not enabled", self.side);
             // Return an error chunk
@@ -2257,6 +2269,16 @@ impl Association {
     }
 
     /// Whether the TSN is near enough to what was received last in sequence.
+    /// Until the handshake is over the peer can begin its TSNs anew. What comes too early comes again.
+    fn takes_data(&self) -> bool {
+        matches!(
+            self.state(),
+            AssociationState::Established
+                | AssociationState::ShutdownPending
+                | AssociationState::ShutdownSent
+        )
+    }
+
     fn is_within_gap(&self, tsn: u32) -> bool {
         tsn.wrapping_sub(self.peer_last_tsn) <= MAX_TSN_GAP
     }
@@ -3305,13 +3327,24 @@ impl Association {
     ///
     /// The queueing instant is already recorded on each chunk by `Stream::packetize`, so this
     /// does not need one of its own.
-    pub(crate) fn send_payload_data(&mut self, id: MessageId, mut chunks: Vec<ChunkPayloadData>) {
+    pub(crate) fn send_payload_data(
+        &mut self,
+        id: MessageId,
+        mut chunks: Vec<ChunkPayloadData>,
+    ) -> Result<()> {
+        // The layers above answer what the peer sends, whether it acknowledges that or not.
+        let unacknowledged = self.pending_queue.len() + self.inflight_queue.len() + chunks.len();
+        if unacknowledged > MAX_UNACKNOWLEDGED_CHUNKS {
+            self.close(AssociationError::TransportError)?;
+            return Err(Error::OtherSctpErr("too much is not acknowledged".into()));
+        }
         for c in &mut chunks {
             c.message_id = Some(id);
         }
         self.pending_queue.push_message(chunks);
 
         self.awake_write_loop();
+        Ok(())
     }
 
     /// buffered_amount returns total amount (in bytes) of currently buffered user data.
@@ -3442,16 +3475,12 @@ impl Association {
         match id {
             Timer::T1Init => {
                 error!("[{}] retransmission failure: T1-init", self.side);
-                self.error = Some(AssociationError::HandshakeFailed(
-                    Error::ErrHandshakeInitAck.to_string(),
-                ));
+                self.fail_handshake(Error::ErrHandshakeInitAck);
             }
 
             Timer::T1Cookie => {
                 error!("[{}] retransmission failure: T1-cookie", self.side);
-                self.error = Some(AssociationError::HandshakeFailed(
-                    Error::ErrHandshakeCookieEcho.to_string(),
-                ));
+                self.fail_handshake(Error::ErrHandshakeCookieEcho);
             }
 
             Timer::T2Shutdown => {
@@ -3467,6 +3496,14 @@ impl Association {
             }
 
             _ => {}
+        }
+    }
+
+    fn fail_handshake(&mut self, err: Error) {
+        let reason = AssociationError::HandshakeFailed(err.to_string());
+        self.error = Some(reason.clone());
+        if let Err(err) = self.close(reason) {
+            error!("[{}] failed to close association: {err}", self.side);
         }
     }
 

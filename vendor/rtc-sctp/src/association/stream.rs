@@ -254,7 +254,7 @@ impl Stream<'_> {
                     }))
             }
 
-            self.association.send_payload_data(id, chunks);
+            self.association.send_payload_data(id, chunks)?;
 
             Ok(p.len())
         } else {
