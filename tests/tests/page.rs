@@ -103,9 +103,9 @@ fn the_page_plays_at_once_with_low_latency_and_without_complaints() {
     let (width, height, mark) = jpeg::decode(&png);
     let mark = mark.expect("a mark");
     assert_eq!((width, height), (640, 360));
-    // It has the time of the capture, of this picture or of one beside it.
+    // It has the time of the capture, of this picture or of one shortly before it, and not that of the click.
     let tags = exif::read(&png);
-    assert!(exif::taken_us(&tags).abs_diff(mark.time_us) < 50_000, "{mark:?}: {tags}");
+    assert!(exif::taken_us(&tags).abs_diff(mark.time_us) < 5_000_000, "{mark:?}: {tags}");
     assert_eq!(tags["ImageDescription"], "vehicle deep, camera cam1, stream stream1.");
     assert_eq!((&tags["Model"], &tags["OwnerName"]), (&json!("cam1"), &json!("deep")));
     assert!(tags.get("GPSAltitude").is_none(), "{tags}");
