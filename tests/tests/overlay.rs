@@ -283,7 +283,7 @@ fn rov_client_and_the_page_write_what_the_server_tells_and_nothing_that_is_old()
     let beside = |video: &str| {
         format!(
             "import('/written.js').then(({{ write }}) => {{ const root = document.createElement('div'); \
-             write(root, 'stream1', {{ clientWidth: 1280, clientHeight: 720, {video} }}, true); \
+             write(root, undefined, 'stream1', {{ clientWidth: 1280, clientHeight: 720, {video} }}, true); \
              return [root.style.left, root.style.top] }})"
         )
     };
