@@ -270,18 +270,21 @@ async function check(
   const event = (name, data) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`
   let hasValues = true
   const served = globalThis.fetch
-  globalThis.fetch = async () => new Response(event("overlay", overlay) + (hasValues ? event("telemetry", values) : ""))
+  globalThis.fetch = async () => new Response(
+    event("overlay", overlay) + (hasValues ? event("telemetry", values) : ""), { headers: { "x-server-id": "a" } })
   const root = document.createElement("p")
   const size = { videoWidth: 40, videoHeight: 30, clientWidth: 40, clientHeight: 30 }
   const shows = async text => {
     for (let tries = 0; tries < 400 && root.textContent !== text; tries += 1) {
       await new Promise(done => globalThis.setTimeout(done, 50))
-      written.write(root, "s", size, true)
+      written.write(root, "a", "s", size, true)
     }
     return root.textContent
   }
   written.follow(true)
   expect("a value", await shows("Depth 3.5 m"), "Depth 3.5 m")
+  written.write(root, "b", "s", size, true)
+  expect("nothing of another server", [root.hidden, Object.keys(written.measured("b")).length].join(), "true,0")
   hasValues = false
   expect("a value of the server before", await shows("Depth --"), "Depth --")
   written.follow(false)
