@@ -292,7 +292,7 @@ fn nothing_is_taken_before_the_handshake_is_over() {
     peer.give(&early(1));
     for first in (0..1_000_000).step_by(1_000) {
         let init_ack = peer.init_ack(first);
-        peer.give_bytes(packet_from(5_001, peer.tag, &[init_ack.clone()]));
+        peer.give_bytes(packet_from(5_001, peer.tag, std::slice::from_ref(&init_ack)));
         peer.give(&early(first));
         peer.give(&[vec![init_ack], early(first)].concat());
     }
@@ -309,7 +309,7 @@ fn nothing_is_taken_before_the_handshake_is_over() {
 fn an_answer_that_cannot_be_the_peers_changes_nothing() {
     let mut peer = Peer::asked();
     let init_ack = peer.init_ack(1);
-    peer.give_bytes(packet_from(5_001, peer.tag, &[init_ack.clone()]));
+    peer.give_bytes(packet_from(5_001, peer.tag, std::slice::from_ref(&init_ack)));
     peer.give(&[init_ack, data(WHOLE, 1, 0, 0, b"one")]);
     assert!(peer.take().is_empty());
     peer.passes(Duration::from_secs(1));

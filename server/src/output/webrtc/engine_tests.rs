@@ -98,7 +98,9 @@ impl Viewer {
 
     /// Which asks for a data channel as well.
     fn with_channel(now: Instant, address: &str) -> (Self, String) {
-        Self::new_with(now, address, |pc| drop(pc.create_data_channel("", None).expect("a data channel")))
+        Self::new_with(now, address, |pc| {
+            let _channel = pc.create_data_channel("", None).expect("a data channel");
+        })
     }
 
     fn new_with(now: Instant, address: &str, prepare: fn(&mut RTCPeerConnection)) -> (Self, String) {
