@@ -1,3 +1,6 @@
+use gstreamer::{self as gst, prelude::*};
+use gstreamer_app::AppSink;
+
 use super::*;
 
 fn settings() -> Settings {
@@ -228,7 +231,7 @@ fn an_option_that_an_encoder_has_nothing_for_is_named() {
 #[test]
 fn the_rate_is_set_in_each_encoders_unit() {
     let live = |element: &str| row(element).live_rate_properties(&settings(), &|_, _| true);
-    assert_eq!(live("x264enc"), [("bitrate", "6000".to_owned())]);
+    assert_eq!(live("x264enc"), [("bitrate", "6000".to_owned()), ("vbv-buf-capacity", "33".to_owned())]);
     assert_eq!(live("openh264enc"), [("bitrate", "6000000".to_owned())]);
     assert_eq!(live("mpph264enc"), [("bps", "6000000".to_owned()), ("bps-max", "6000000".to_owned())]);
     assert_eq!(live("v4l2h264enc"), [("extra-controls", "controls,video_bitrate=6000000".to_owned())]);
@@ -281,4 +284,61 @@ fn mjpeg_has_the_quality_for_its_bit_rate_and_no_other_settings() {
     assert_eq!(lacks(&Settings { level: "4".parse().ok(), ..settings() }), Some("--level"));
     let interval = Some(Duration::from_secs(2));
     assert_eq!(lacks(&Settings { keyframe_interval: interval, ..settings() }), Some("--keyframe-interval"));
+}
+
+#[test]
+fn the_vbv_holds_a_frame_and_at_low_rates_what_a_keyframe_needs() {
+    let vbv = |element: &str, kbps| {
+        let settings = Settings { bitrate: Bitrate::from_kbps(kbps), ..settings() };
+        let all = row(element).rate_properties(&settings, &|_, _| true);
+        all.into_iter().find(|(name, _)| name.contains("vbv")).expect("a VBV").1.parse::<u32>().expect("a number")
+    };
+    assert_eq!([8_000, 3_500, 2_000, 1_300, 400].map(|kbps| vbv("x264enc", kbps)), [33, 33, 58, 89, 100]);
+    assert_eq!([8_000, 2_000, 400].map(|kbps| vbv("nvautogpuh264enc", kbps)), [267, 115, 40]);
+}
+
+/// Of these pictures' upper and lower half, the least likeness to what was encoded, as PSNR in dB: of 120 pictures of
+/// the test picture with a keyframe every second.
+fn least_likeness(kbps: u32) -> f64 {
+    gst::init().expect("GStreamer");
+    let settings = Settings {
+        bitrate: Bitrate::from_kbps(kbps),
+        keyframe_interval: Some(Duration::from_secs(1)),
+        ..settings()
+    };
+    let text = row("x264enc").text(&settings, &|_, _| true);
+    let pipeline = gst::parse::launch(&format!(
+        "videotestsrc num-buffers=120 pattern=smpte horizontal-speed=4 \
+         ! video/x-raw,format=I420,width=1280,height=720,framerate=30/1 ! tee name=made \
+         made. ! queue max-size-bytes=0 max-size-time=0 ! appsink name=before sync=false \
+         made. ! queue ! {text} ! h264parse ! avdec_h264 max-threads=1 ! video/x-raw,format=I420 \
+         ! appsink name=after sync=false"
+    ));
+    let pipeline = pipeline.expect("the pipeline").downcast::<gst::Pipeline>().expect("a pipeline");
+    let sink = |name| pipeline.by_name(name).expect("it").downcast::<AppSink>().expect("an appsink");
+    let (before, after) = (sink("before"), sink("after"));
+    pipeline.set_state(gst::State::Playing).expect("it starts");
+    let luma = |sink: &AppSink| {
+        let sample = sink.pull_sample().ok()?;
+        let map = sample.buffer()?.map_readable().ok()?;
+        Some(map[..1280 * 720].to_vec())
+    };
+    let mut least = f64::INFINITY;
+    let mut pictures = 0;
+    while let (Some(before), Some(after)) = (luma(&before), luma(&after)) {
+        for (before, after) in before.chunks(1280 * 360).zip(after.chunks(1280 * 360)) {
+            let squares: f64 = before.iter().zip(after).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
+            least = least.min(10.0 * (255.0_f64.powi(2) * before.len() as f64 / squares).log10());
+        }
+        pictures += 1;
+    }
+    pipeline.set_state(gst::State::Null).expect("it stops");
+    assert_eq!(pictures, 120);
+    least
+}
+
+#[test]
+fn at_a_low_rate_no_part_of_the_picture_stands() {
+    let least = least_likeness(1_300);
+    assert!(least > 16.0, "{least:.1} dB");
 }

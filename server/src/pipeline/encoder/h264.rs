@@ -333,13 +333,14 @@ pub const ROWS: &[EncoderRow] = &[
             // Also in the relaxed mode: the default tune holds frames back for look-ahead and frame threads.
             ("tune", Text("zerolatency")),
             ("speed-preset", Mode("ultrafast", "veryfast")),
-            // One frame: the IDR of 119 KB becomes 22 KB, so that it does not delay what follows.
+            // The IDR of 119 KB becomes 22 KB.
             ("vbv-buf-capacity", VbvMs),
             ("key-int-max", Gop),
             ("bframes", Text("0")),
             ("aud", Text("false")),
             ("threads", Threads),
         ],
+        live_rate: LiveRate::Properties(&[("bitrate", Kbps), ("vbv-buf-capacity", VbvMs)]),
         live_size: LiveSize::RateByCaps,
         gives_access_units: true,
         ..PLAIN
