@@ -151,6 +151,18 @@ impl<'a> Span<'a> {
         self.pictures.iter().filter(|seen| seen.torn || seen.mark.is_none()).count()
     }
 
+    /// The longest time for which damaged pictures were shown, one after the other, in milliseconds.
+    pub fn longest_damage_ms(&self) -> f64 {
+        let mut longest = 0.0_f64;
+        let mut since = None;
+        for seen in self.pictures {
+            let is_damaged = seen.torn || seen.mark.is_none();
+            longest = longest.max(since.map_or(0.0, |since| ms(since, seen.at)));
+            since = if is_damaged { since.or(Some(seen.at)) } else { None };
+        }
+        longest.max(since.map_or(0.0, |since| ms(since, self.to)))
+    }
+
     /// From the beginning to when the picture moves again, in milliseconds, counting only pictures that were drawn
     /// after the beginning.
     pub fn moving_after_ms(&self) -> Option<f64> {
@@ -249,6 +261,10 @@ mod tests {
         assert_eq!([span.latency_ms(0.0), span.latency_ms(0.5), span.latency_ms(0.99)], [10.0, 20.0, 30.0].map(Some));
         assert_eq!((span.shown(), span.corrupt()), (3, 1));
         assert_eq!(Span::of(&all, 150_000, 950_000).corrupt(), 2);
+        assert_eq!(
+            [300_000, 920_000, 950_000].map(|to| Span::of(&all, 150_000, to).longest_damage_ms()),
+            [33.0, 33.0, 50.0]
+        );
         assert_eq!(Span::of(&all, 0, 1_000_000).shown_share(10.0), 0.5);
     }
 

@@ -385,7 +385,8 @@ const JPEG_BITS: [(f64, f64); 8] =
     [(0.2, 10.0), (0.3, 25.0), (0.45, 40.0), (0.6, 55.0), (0.8, 70.0), (1.1, 80.0), (1.8, 90.0), (3.2, 95.0)];
 
 fn jpeg_quality(settings: &Settings) -> u32 {
-    let bits = f64::from(settings.bitrate.kbps()) * 1000.0 / (pixels(settings) * settings.fps.map_or(30.0, Fps::as_f64));
+    let bits =
+        f64::from(settings.bitrate.kbps()) * 1000.0 / (pixels(settings) * settings.fps.map_or(30.0, Fps::as_f64));
     let between = JPEG_BITS.windows(2).find(|pair| bits <= pair[1].0).unwrap_or(&JPEG_BITS[6..]);
     let [(fewer, worse), (more, better)] = [between[0], between[1]];
     let share = ((bits - fewer) / (more - fewer)).clamp(0.0, 1.0);

@@ -301,11 +301,8 @@ fn the_vbv_holds_a_frame_and_at_low_rates_what_a_keyframe_needs() {
 /// the test picture with a keyframe every second.
 fn least_likeness(kbps: u32) -> f64 {
     gst::init().expect("GStreamer");
-    let settings = Settings {
-        bitrate: Bitrate::from_kbps(kbps),
-        keyframe_interval: Some(Duration::from_secs(1)),
-        ..settings()
-    };
+    let settings =
+        Settings { bitrate: Bitrate::from_kbps(kbps), keyframe_interval: Some(Duration::from_secs(1)), ..settings() };
     let text = row("x264enc").text(&settings, &|_, _| true);
     let pipeline = gst::parse::launch(&format!(
         "videotestsrc num-buffers=120 pattern=smpte horizontal-speed=4 \
