@@ -124,7 +124,7 @@ impl Path {
             }
             let arrival = self.now.max(self.free) + self.delay + jitter;
             self.waiting.push((arrival, self.history.next(), !lost));
-            self.history.add(self.at(self.now), PACKET);
+            self.history.add(self.at(self.now), PACKET, None);
         }
     }
 

@@ -6,7 +6,7 @@
 //! on the retransmissions first, from the first one on: all that it says after that would be lost, keyframe requests
 //! too.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use rtc::shared::error::Error;
 use rtc::shared::marshal::MarshalSize;
 
 use super::estimate::Estimator;
-use super::history::{History, MAX_PACKETS};
+use super::history::{Carried, History, MAX_PACKETS, Report};
 use crate::packetize::{Anchor, Frame};
 
 /// A packet is not sent again while the one sent before may still be on its way, but at least so often.
@@ -41,6 +41,10 @@ const PACKET_BITS: f64 = 1_250.0 * 8.0;
 /// last of them alone. So, while it reports losses, both are sent a second time, so long after the first: apart, as
 /// losses often come together.
 const REPEAT_AFTER: Duration = Duration::from_millis(3);
+/// Where what asks for a packet is lost, a browser asks again 100 ms later, and shows several pictures fewer. It tells
+/// of the packet's loss also by the reports on all packets, every 50 ms or so: it is sent again then, for so long after
+/// it left first; later its picture is old.
+const TOLD_FOR: Duration = Duration::from_millis(250);
 /// It reports losses: it asked for packets in the last so many seconds.
 const LOSSY_FOR: Duration = Duration::from_secs(2);
 /// Not while a queue stands on the way that is longer than this, which more packets would make longer still; nor where
@@ -96,8 +100,9 @@ impl Feedback {
         Tap {
             feedback: self.clone(),
             resent: Resent::default(),
-            repeated: HashSet::new(),
+            repeated: HashMap::new(),
             repeats: VecDeque::new(),
+            lost: HashMap::new(),
             numbered: HashMap::new(),
             history: History::default(),
             read: VecDeque::new(),
@@ -131,15 +136,28 @@ impl Feedback {
 pub struct Tap {
     feedback: Feedback,
     resent: Resent,
-    /// Streams whose packets are sent again in a stream of their own (RFC 4588), as browsers have it, by SSRC.
-    repeated: HashSet<u32>,
-    /// Packets that are to be sent a second time, when, of which stream, and their numbers, in the order of time.
-    repeats: VecDeque<(Instant, u32, u16)>,
+    /// Streams whose packets are sent again in a stream of their own (RFC 4588), as browsers have it, by the SSRC of
+    /// either.
+    repeated: HashMap<u32, u32>,
+    /// Packets that are to be sent again without being asked for, in the order of time.
+    repeats: VecDeque<Repeat>,
+    /// Packets of such streams that the viewer told were lost, and none of whose copies it told to have come, by SSRC
+    /// and number, and when they left first.
+    lost: HashMap<(u32, u16), Instant>,
     /// Streams whose packets get numbers, by SSRC, and the header extension for that.
     numbered: HashMap<u32, u8>,
     history: History,
     read: VecDeque<TaggedPacket>,
     write: VecDeque<TaggedPacket>,
+}
+
+/// A packet that is to be sent again.
+struct Repeat {
+    at: Instant,
+    ssrc: u32,
+    sequence: u16,
+    /// Only if it is still known to be lost, and was not sent again since the copy that left then was.
+    lost: Option<Instant>,
 }
 
 impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
@@ -176,6 +194,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
             shared.estimator.on_silence(now, self.history.unreported());
             let (rtt, rate) = (shared.estimator.rtt(), shared.estimator.estimate());
             drop(shared);
+            self.note_losses(now, &reports);
             for packet in packets.iter_mut() {
                 let Some(nack) = packet.as_any().downcast_ref::<TransportLayerNack>() else { continue };
                 let wanted = nack.nacks.iter().flat_map(|pair| pair.packet_list());
@@ -223,7 +242,8 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
             // A header that has no room for it goes without.
             let number = Bytes::copy_from_slice(&self.history.next().to_be_bytes());
             if rtp.header.set_extension(*extension, number).is_ok() {
-                self.history.add(packet.now, rtp.marshal_size());
+                let carried = self.repeated.get(&rtp.header.ssrc).and_then(|media| carried(rtp, *media));
+                self.history.add(packet.now, rtp.marshal_size(), carried);
             }
         }
         self.write.push_back(packet);
@@ -235,7 +255,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
-        self.repeats.front().map(|(at, ..)| *at)
+        self.repeats.front().map(|repeat| repeat.at)
     }
 
     /// Asks for the packets whose second time has come, as the viewer does by its reports.
@@ -243,13 +263,22 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
         if self.poll_timeout().is_none_or(|at| now < at) {
             return Ok(());
         }
-        let (queue, rate, reported) =
-            self.feedback.with(|estimator| (estimator.queue(), estimator.estimate(), estimator.last_report()));
+        let (queue, rate, reported, is_limited) = self.feedback.with(|estimator| {
+            (estimator.queue(), estimator.estimate(), estimator.last_report(), estimator.is_limited())
+        });
         let is_known = reported.is_some_and(|at| now.saturating_duration_since(at) < REPORT_AGE);
-        while let Some((_, media_ssrc, sequence)) = self.repeats.pop_front_if(|(at, ..)| *at <= now) {
+        while let Some(repeat) = self.repeats.pop_front_if(|repeat| repeat.at <= now) {
+            let Repeat { ssrc: media_ssrc, sequence, lost, .. } = repeat;
+            if let Some(left) = lost {
+                let is_lost = self.lost.contains_key(&(media_ssrc, sequence));
+                if is_limited || !is_lost || self.resent.at.get(&sequence).is_some_and(|at| *at > left) {
+                    continue;
+                }
+            }
             if !is_known || queue > REPEAT_QUEUE || !self.resent.has_room(now, rate) {
                 continue;
             }
+            self.resent.at.insert(sequence, now);
             let nacks = nack_pairs_from_sequence_numbers(&[sequence]);
             let asked: Vec<Box<dyn rtcp::Packet>> =
                 vec![Box::new(TransportLayerNack { media_ssrc, nacks, ..Default::default() })];
@@ -263,16 +292,52 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
 impl Tap {
     /// Has the packet sent a second time, where the viewer reports losses and is a browser.
     fn repeat(&mut self, now: Instant, ssrc: u32, sequence: u16) {
-        if self.repeated.contains(&ssrc) && self.resent.is_lossy(now) && self.repeats.len() < MAX_REPEATS {
-            self.repeats.push_back((now + REPEAT_AFTER, ssrc, sequence));
+        if self.repeated.get(&ssrc) == Some(&ssrc) && self.resent.is_lossy(now) {
+            self.send_again(now, ssrc, sequence, None);
+        }
+    }
+
+    /// Has the packets sent again that the viewer tells are lost, if it does not ask for them.
+    fn note_losses(&mut self, now: Instant, reports: &[Report]) {
+        self.lost.retain(|_, left| now.saturating_duration_since(*left) < TOLD_FOR);
+        for report in reports {
+            let Some(Carried { ssrc, sequence, again }) = report.carried else { continue };
+            let key = (ssrc, sequence);
+            if report.arrived {
+                self.lost.remove(&key);
+            }
+            if !report.missed {
+                continue;
+            }
+            if !again && now.saturating_duration_since(report.departure) < TOLD_FOR {
+                self.lost.insert(key, report.departure);
+            }
+            if self.lost.contains_key(&key) {
+                self.send_again(now, ssrc, sequence, Some(report.departure));
+            }
+        }
+    }
+
+    fn send_again(&mut self, now: Instant, ssrc: u32, sequence: u16, lost: Option<Instant>) {
+        if self.repeats.len() < MAX_REPEATS {
+            self.repeats.push_back(Repeat { at: now + REPEAT_AFTER, ssrc, sequence, lost });
         }
     }
 }
 
+/// The packet of the stream of pictures that this one is, or that it carries again (RFC 4588, section 4).
+fn carried(packet: &rtc::rtp::Packet, media: u32) -> Option<Carried> {
+    if packet.header.ssrc == media {
+        return Some(Carried { ssrc: media, sequence: packet.header.sequence_number, again: false });
+    }
+    let sequence = packet.payload.first_chunk().map(|number| u16::from_be_bytes(*number))?;
+    Some(Carried { ssrc: media, sequence, again: true })
+}
+
 impl Interceptor for Tap {
     fn bind_local_stream(&mut self, info: &StreamInfo) {
-        if info.ssrc_rtx.is_some() {
-            self.repeated.insert(info.ssrc);
+        if let Some(rtx) = info.ssrc_rtx {
+            self.repeated.extend([(info.ssrc, info.ssrc), (rtx, info.ssrc)]);
         }
         let extension = info.rtp_header_extensions.iter().find(|extension| extension.uri == TRANSPORT_CC_URI);
         if let Some(id) = extension.and_then(|extension| u8::try_from(extension.id).ok()).filter(|id| *id != 0) {
@@ -282,7 +347,7 @@ impl Interceptor for Tap {
     }
 
     fn unbind_local_stream(&mut self, info: &StreamInfo) {
-        self.repeated.remove(&info.ssrc);
+        self.repeated.retain(|_, media| *media != info.ssrc);
         self.numbered.retain(|ssrc, _| *ssrc != info.ssrc && Some(*ssrc) != info.ssrc_rtx);
     }
 
@@ -425,7 +490,7 @@ mod tests {
     fn a_datagram_that_speaks_of_more_packets_than_there_can_be_is_not_believed_to_its_end() {
         let (feedback, now) = (Feedback::new(Estimator::new(1e6)), Instant::now());
         let mut tap = feedback.tap();
-        tap.history.add(now, 1);
+        tap.history.add(now, 1, None);
         let lost = report(SymbolTypeTcc::PacketNotReceived, 8_191);
         let mut hear = |lost_before: usize| {
             let mut packets: Vec<Box<dyn rtcp::Packet>> = vec![Box::new(lost.clone()); lost_before];
@@ -466,7 +531,7 @@ mod tests {
 
     /// It tells that its first packet came.
     fn tells(tap: &mut Tap, now: Instant) {
-        tap.history.add(now, 1);
+        tap.history.add(now, 1, None);
         let report: Box<dyn rtcp::Packet> = Box::new(report(SymbolTypeTcc::PacketReceivedSmallDelta, 1));
         let message = AttributedPacket::new(Packet::Rtcp(vec![report]));
         tap.handle_read(TaggedPacket { now, transport: Default::default(), message }).unwrap();
@@ -480,7 +545,7 @@ mod tests {
         tells(&mut tap, at(0));
         let mut estimate = |ms: u64, sends: bool| {
             if sends {
-                tap.history.add(at(ms), 1_000);
+                tap.history.add(at(ms), 1_000, None);
             }
             tap.handle_read(nack(at(ms), 9)).unwrap();
             feedback.with(|estimator| (estimator.estimate(), estimator.take_drain().is_some()))
@@ -538,6 +603,107 @@ mod tests {
 
         sends(&mut tap, at(2_100), 1, 13, true);
         assert_eq!(tap.poll_timeout(), None, "no losses for two seconds");
+    }
+
+    /// Of its packets from number 0 on, that these came and the others did not.
+    fn tells_of(tap: &mut Tap, now: Instant, base_sequence_number: u16, came: &[bool]) {
+        let symbol = |came: &bool| {
+            if *came { SymbolTypeTcc::PacketReceivedSmallDelta } else { SymbolTypeTcc::PacketNotReceived }
+        };
+        let chunk = |came: &bool| {
+            let (packet_status_symbol, run_length) = (symbol(came), 1);
+            PacketStatusChunk::RunLengthChunk(RunLengthChunk { packet_status_symbol, run_length, ..Default::default() })
+        };
+        let came_at =
+            came.iter().filter(|came| **came).map(|came| RecvDelta { type_tcc_packet: symbol(came), delta: 250 });
+        let report: Box<dyn rtcp::Packet> = Box::new(TransportLayerCc {
+            base_sequence_number,
+            packet_status_count: came.len() as u16,
+            packet_chunks: came.iter().map(chunk).collect(),
+            recv_deltas: came_at.collect(),
+            ..Default::default()
+        });
+        let message = AttributedPacket::new(Packet::Rtcp(vec![report]));
+        tap.handle_read(TaggedPacket { now, transport: Default::default(), message }).unwrap();
+    }
+
+    /// A tap of a browser, to which these packets have left at the beginning, each with its number.
+    fn sent_to_browser(feedback: &Feedback, start: Instant, sequences: &[u16]) -> Tap {
+        let mut tap = feedback.tap();
+        let extension = RTPHeaderExtension { uri: TRANSPORT_CC_URI.to_owned(), id: 5 };
+        let rtp_header_extensions = vec![extension];
+        tap.bind_local_stream(&StreamInfo { ssrc: 1, ssrc_rtx: Some(2), rtp_header_extensions, ..Default::default() });
+        sequences.iter().for_each(|sequence| sends(&mut tap, start, 1, *sequence, false));
+        tap
+    }
+
+    /// The packet is sent again, as the core answers what is asked for.
+    fn sends_again(tap: &mut Tap, now: Instant, sequence: u16) {
+        let mut packet = outgoing(now, 2);
+        if let Packet::Rtp(rtp) = &mut packet.message.packet {
+            rtp.payload = [sequence.to_be_bytes().as_slice(), &[1; 100]].concat().into();
+        }
+        tap.handle_write(packet).unwrap();
+    }
+
+    #[test]
+    fn what_a_browser_tells_to_be_lost_and_does_not_ask_for_is_sent_again() {
+        let (feedback, start) = (Feedback::new(Estimator::new(4e6)), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut tap = sent_to_browser(&feedback, start, &[70, 71, 72, 73]);
+        // The first is not spoken of: its report may be what was lost.
+        tells_of(&mut tap, at(50), 1, &[false, true, true]);
+        assert!(asked_for(&mut tap).is_empty());
+        tap.handle_timeout(at(53)).unwrap();
+        assert_eq!(asked_for(&mut tap), [71]);
+        sends_again(&mut tap, at(53), 71);
+        // Neither did that come: once more, as the next report tells.
+        sends(&mut tap, at(60), 1, 74, false);
+        tells_of(&mut tap, at(100), 4, &[false, true]);
+        tap.handle_timeout(at(103)).unwrap();
+        assert_eq!(asked_for(&mut tap), [71]);
+        sends_again(&mut tap, at(103), 71);
+        tells_of(&mut tap, at(150), 6, &[true]);
+        tap.handle_timeout(at(200)).unwrap();
+        assert!(asked_for(&mut tap).is_empty(), "it has come");
+    }
+
+    #[test]
+    fn what_is_asked_for_or_old_or_came_by_another_copy_is_not_sent_again_for_a_report() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        for (asked, copy_came, ms, expected) in [
+            (false, false, 50, vec![70]),
+            (true, false, 50, vec![]),
+            (false, true, 50, vec![]),
+            (false, false, 260, vec![]),
+        ] {
+            let feedback = Feedback::new(Estimator::new(4e6));
+            let mut tap = sent_to_browser(&feedback, start, &[70, 71]);
+            if copy_came {
+                sends_again(&mut tap, at(3), 70);
+            } else {
+                sends(&mut tap, at(3), 1, 72, false);
+            }
+            tells_of(&mut tap, at(ms), 0, &[false, true, true]);
+            if asked {
+                // Its own second copy is another matter.
+                assert_eq!(tap.resent.allowed(at(ms), [70].into_iter(), None, 4e6), [70]);
+            }
+            tap.handle_timeout(at(ms + 3)).unwrap();
+            assert_eq!(asked_for(&mut tap), expected, "asked {asked}, copy came {copy_came}, {ms} ms");
+        }
+    }
+
+    #[test]
+    fn a_receiver_without_a_stream_of_retransmissions_is_sent_nothing_for_a_report_either() {
+        let (feedback, start) = (Feedback::new(Estimator::new(4e6)), Instant::now());
+        let mut tap = sent_to_browser(&feedback, start, &[70, 71]);
+        tap.repeated.clear();
+        sends(&mut tap, start, 1, 72, false);
+        sends(&mut tap, start, 1, 73, false);
+        tells_of(&mut tap, start + Duration::from_millis(50), 2, &[false, true]);
+        assert_eq!(tap.poll_timeout(), None);
     }
 
     #[test]

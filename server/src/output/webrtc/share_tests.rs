@@ -105,8 +105,14 @@ impl World {
             self.free = now.max(self.free) + (PACKET as f64 * 8.0 / self.rate * 1e6) as i64;
             self.longest_queue = self.longest_queue.max(self.free - now);
             let arrival = self.free + DELAY_US;
-            let report =
-                Report { departure, size: PACKET, arrived: true, arrival: Some(micros(arrival + sender.offset)) };
+            let report = Report {
+                departure,
+                size: PACKET,
+                arrived: true,
+                arrival: Some(micros(arrival + sender.offset)),
+                missed: false,
+                carried: None,
+            };
             sender.waiting.push((arrival, report));
             sender.bits += PACKET as f64 * 8.0;
         }
