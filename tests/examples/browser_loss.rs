@@ -22,9 +22,13 @@ struct Args {
     #[arg(long, default_value_t = 2)]
     delay: u64,
 
-    /// Datagrams lost on the way to the viewer, per cent
+    /// Datagrams lost each way, per cent
     #[arg(long, value_delimiter = ',', default_value = "0,1,5")]
     loss: Vec<f64>,
+
+    /// Lose them on the way to the viewer alone
+    #[arg(long)]
+    one_way: bool,
 
     /// Size and rate of the picture
     #[arg(long, default_value = "1280x720@30")]
@@ -64,6 +68,7 @@ fn measure(runtime: &Runtime, server: &Server, args: &Args, loss: f64) {
     let started = result(1, wait::START);
     assert_eq!(started["started"], true, "{started:#}");
     network.set_loss(loss / 100.0);
+    network.set_loss_back(if args.one_way { 0.0 } else { loss / 100.0 });
     let r = result(2, Duration::from_secs(args.seconds) + wait::START);
     let number = |name: &str| r.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
     println!(

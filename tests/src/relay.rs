@@ -34,6 +34,8 @@ const BUFFER: usize = 4 << 20;
 pub struct Network {
     /// Datagrams lost on the way to the viewer, in a million.
     loss: AtomicU32,
+    /// And on the way to the server.
+    loss_back: AtomicU32,
     /// Datagrams to the viewer that take up to [`Self::OVERTAKEN`] longer, in a million.
     reordering: AtomicU32,
     /// Nothing gets through.
@@ -66,6 +68,11 @@ impl Network {
     /// Loses this share, 0 to 1, of the datagrams to the viewer from now on.
     pub fn set_loss(&self, share: f64) {
         self.loss.store((share * 1e6) as u32, Ordering::Relaxed);
+    }
+
+    /// Loses this share of what the viewer sends as well, what asks for packets among it.
+    pub fn set_loss_back(&self, share: f64) {
+        self.loss_back.store((share * 1e6) as u32, Ordering::Relaxed);
     }
 
     /// How much longer a datagram that is overtaken takes at most.
@@ -203,7 +210,8 @@ impl Relay {
         let (way, mut delays) = (Arc::clone(&network), StdRng::seed_from_u64(network.seed + 2));
         threads.push(receive(from, Arc::clone(&stop), queue, move |peer, _| {
             *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
-            (!way.is_down()).then(|| Instant::now() + way.delays(&mut delays).0)
+            let is_lost = delays.random_range(0..1_000_000) < way.loss_back.load(Ordering::Relaxed) || way.is_down();
+            (!is_lost).then(|| Instant::now() + way.delays(&mut delays).0)
         }));
         // An error is a server that is gone: its datagrams are lost, as on a network.
         threads.push(deliver(due, move |datagram| drop(to.send(datagram))));
