@@ -24,6 +24,8 @@ pub const LINK: &str = "clear delay=2ms";
 pub const FPS: f64 = 30.0;
 const SERVER: [&str; 9] = ["--name", "netlab", "--width", "1280", "--height", "720", "--fps", "30", "--bitrate"];
 const BITRATE: &str = "4000";
+/// Who may change things, where a row does.
+pub const CONTROLLER: (&str, &str) = ("pilot", "lab-password");
 /// Pictures before anything is measured.
 const SETTLE: (usize, usize) = (90, 20);
 /// The statistics of the client that records.
@@ -146,6 +148,22 @@ impl Bench {
         let started = self.start_server();
         self.server_args.truncate(before);
         started.map(|_| ())
+    }
+
+    /// Begins or ends the recording of a server that records on request, as its controller.
+    pub fn set_recording(&self, on: bool) -> Result<()> {
+        let url = format!("http://{}:8080/api/settings/recording", self.address);
+        let login = http::basic(CONTROLLER.0, CONTROLLER.1);
+        let headers = [("Authorization", login.as_str()), ("Content-Type", "application/json")];
+        let body = format!("{{\"value\": {on}}}");
+        let reply = self.lab.rov.enter(|| http::request_with("PATCH", &url, &headers, body.as_bytes()))?;
+        if reply.status == 200 { Ok(()) } else { bail!("{url} answers {}: {}", reply.status, reply.body) }
+    }
+
+    /// What the server has taken of the processor so far, in milliseconds.
+    pub fn server_cpu_ms(&self) -> Result<f64> {
+        let server = self.server.as_ref().context("there is no server")?;
+        Ok(server.cpu().as_secs_f64() * 1e3)
     }
 
     /// What rov-client, which records, has written of itself last.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::bench::{Bench, FPS, Snapshot, ViewerKind};
 use crate::figures::{Figure, Limit};
-use crate::rows::NEW_SESSIONS;
+use crate::rows::{Conduct, NEW_SESSIONS};
 use crate::seen::Span;
 use crate::watch::now_us;
 
@@ -95,6 +95,48 @@ impl Phase {
         let link_mbps = (last.link_bytes - first.link_bytes) as f64 * 8.0 / (last.at - first.at) as f64;
         Ok(Self { from, to, reached, last, link_mbps })
     }
+}
+
+/// The same pictures with a recording on the vehicle and without, in turns, so that what changes by itself touches both.
+pub fn recording_in_turns(bench: &mut Bench, _: &Conduct) -> Result<Vec<Figure>> {
+    let folder = bench.recordings("vehicle");
+    bench.start_recording_server(&folder)?;
+    bench.start_viewer(&[])?;
+    let (pairs, seconds) = bench.pick((30, 8), (1, 2));
+    // Of both, the times and what the server took of the processor in them, in milliseconds.
+    let mut turns: [Vec<(u64, u64)>; 2] = Default::default();
+    let mut cpu_ms = [0.0; 2];
+    for turn in (0..pairs).flat_map(|_| [0, 1]) {
+        bench.set_recording(turn == 1)?;
+        // A file begins with a keyframe, which is not of this.
+        bench.pass(Duration::from_secs(1))?;
+        let (from, cpu) = (now_us(), bench.server_cpu_ms()?);
+        bench.pass(Duration::from_secs(seconds))?;
+        cpu_ms[turn] += bench.server_cpu_ms()? - cpu;
+        turns[turn].push((from, now_us()));
+    }
+    let files = rov_tests::recorded::files(&folder).len();
+    let seen = bench.written()?;
+    let latency = |turn: usize, share: f64| {
+        let spans = turns[turn].iter().map(|(from, to)| Span::of(seen, *from, *to));
+        let mut all: Vec<f64> = spans.flat_map(|span| span.latencies().collect::<Vec<_>>()).map(|one| one.1).collect();
+        all.sort_by(f64::total_cmp);
+        let last = all.len().checked_sub(1)?;
+        Some(all[(last as f64 * share).round() as usize])
+    };
+    let more = |share: f64| latency(1, share).zip(latency(0, share)).map(|(with, without)| with - without);
+    let took = f64::from(pairs) * seconds as f64;
+    Ok(vec![
+        Figure::new("latency without a recording, median", latency(0, 0.5), "ms"),
+        Figure::new("latency without a recording, 99th percentile", latency(0, 0.99), "ms"),
+        Figure::new("more with one, median", more(0.5), "ms").at_most(0.5).or_loosely(Limit::AtMost(2000.0)),
+        Figure::new("more with one, 99th percentile", more(0.99), "ms").at_most(0.5).or_loosely(Limit::AtMost(2000.0)),
+        Figure::new("CPU of the server without one", cpu_ms[0] / took, "ms/s"),
+        Figure::new("CPU of the server, more with one", (cpu_ms[1] - cpu_ms[0]) / took, "ms/s")
+            .at_most(20.0)
+            .or_loosely(Limit::AtMost(2000.0)),
+        Figure::new("files", files as f64, "").at_least(f64::from(pairs)),
+    ])
 }
 
 /// The warning that the picture is late, and its end.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use crate::bench::{Bench, ViewerKind};
+use crate::bench::{Bench, CONTROLLER, ViewerKind};
 use crate::events;
 use crate::figures::{Figure, Limit};
 use crate::recorded::{self, Dive};
@@ -188,6 +188,13 @@ pub const ROWS: &[Row] = &[
         name: "recorded-killed",
         condition: "server killed while it records, 0 to 3 s after the recording began, 50 times",
         measure: Measure::Alone(recorded::killed),
+        ..RECORDED
+    },
+    Row {
+        name: "recorded-turns",
+        condition: "8 s without and with a recording on the vehicle in turns",
+        server: &["--record-when", "on-request", "--view", "open", "--user", CONTROLLER.0, "--password", CONTROLLER.1],
+        measure: Measure::Alone(events::recording_in_turns),
         ..RECORDED
     },
     Row {

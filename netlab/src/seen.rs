@@ -118,7 +118,8 @@ impl<'a> Span<'a> {
         Some((errors[at], bounds[at]))
     }
 
-    fn latencies(&self) -> impl Iterator<Item = (u64, f64)> {
+    /// When each was shown, and how long after it was drawn, in milliseconds.
+    pub fn latencies(&self) -> impl Iterator<Item = (u64, f64)> {
         self.pictures.iter().filter_map(|seen| Some((seen.at, ms(seen.mark?.1, seen.at))))
     }
 

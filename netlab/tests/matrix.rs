@@ -101,6 +101,11 @@ fn both_recordings_have_the_same_pictures_after_an_outage_that_ended_the_session
 }
 
 #[test]
+fn a_recording_is_switched_on_and_off_while_pictures_flow() {
+    run(&["recorded-turns"]);
+}
+
+#[test]
 fn the_age_agrees_with_the_marks_over_any_link() {
     run(&["age", "age-far", "age-asymmetric"]);
 }

@@ -118,6 +118,16 @@ impl Process {
         Footprint { threads: count("task"), files: count("fd"), resident_kb: kilobytes.expect("VmRSS in kB") }
     }
 
+    /// What it has taken of the processor so far (proc_pid_stat(5)).
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a process that runs");
+        // The name of the program, in parentheses, may have spaces in it.
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks: f64 = fields[11..13].iter().map(|ticks| ticks.parse::<f64>().expect("clock ticks")).sum();
+        // SAFETY: takes a number and gives one.
+        Duration::from_secs_f64(ticks / unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64)
+    }
+
     /// The UDP ports that it has open now, by `/proc/PID/net/udp`, as its network may be another one, each once.
     pub fn udp_ports(&self) -> Vec<u16> {
         let folder = PathBuf::from(format!("/proc/{}/fd", self.child.id()));
