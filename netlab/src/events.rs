@@ -47,6 +47,7 @@ pub fn rate(bench: &mut Bench) -> Result<Vec<Figure>> {
         Figure::new("longest freeze while limited", during.longest_freeze_ms(), "ms"),
         Figure::new("picture moving again when the limit is gone, after", after.moving_after_ms(), "ms"),
         Figure::new("sent into the link while limited", limited.link_mbps, "Mbit/s"),
+        Figure::new("corrupt pictures", (during.corrupt() + after.corrupt()) as f64, ""),
         // At the moment when its rate falls, x264 leaves a slice as it was for a picture or three, in the vehicle's own
         // recording too: what stands for longer is not that.
         Figure::new(

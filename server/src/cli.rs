@@ -409,9 +409,10 @@ pub struct StreamOptions {
 
     /// Least delay, or a better picture [default: low]
     ///
-    /// Low: fastest preset, rate control over one frame, keyframes only on demand, and browsers show each picture at
-    /// once. Normal and high: slower preset, rate control over half a second, a keyframe every 2 s; browsers may wait
-    /// 500 ms and 2 s for what is late. In none does the encoder hold pictures back, by lookahead or B-frames
+    /// Low: fastest preset, rate control over one frame (at low bit rates up to three), keyframes only on demand, and
+    /// browsers show each picture at once. Normal and high: slower preset, rate control over half a second, a keyframe
+    /// every 2 s; browsers may wait 500 ms and 2 s for what is late. In none does the encoder hold pictures back, by
+    /// lookahead or B-frames
     #[arg(help_heading = ENCODING, long, value_name = "low|normal|high")]
     pub latency_mode: Option<LatencyMode>,
 

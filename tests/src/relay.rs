@@ -1,5 +1,5 @@
-//! A network in user space: it passes the datagrams between one viewer and the server on, loses some on the way to the
-//! viewer, lets some be overtaken, breaks down, and takes its time. Losses come from a seeded generator, so that they
+//! A network in user space: it passes the datagrams between one viewer and the server on, loses some each way, lets
+//! some be overtaken on the way to the viewer, breaks down, and takes its time. Losses come from a seeded generator, so that they
 //! are the same each time. For TCP, a link that is too slow, and one that lets no UDP through beside it.
 
 use std::cmp::Reverse;

@@ -50,8 +50,8 @@ pub enum Value {
     IfProperty(&'static str, &'static str, &'static str),
     Kbps,
     Bps,
-    /// The rate control's buffer: one frame in low-latency mode, else half a second; in milliseconds, kbit, bit or
-    /// bytes.
+    /// The rate control's buffer: one frame in low-latency mode, at low bit rates up to three, else half a second; in
+    /// milliseconds, kbit, bit or bytes.
     VbvMs,
     VbvKbit,
     VbvBits,

@@ -297,19 +297,18 @@ fn the_vbv_holds_a_frame_and_at_low_rates_what_a_keyframe_needs() {
     assert_eq!([8_000, 2_000, 400].map(|kbps| vbv("nvautogpuh264enc", kbps)), [267, 115, 40]);
 }
 
-/// Of these pictures' upper and lower half, the least likeness to what was encoded, as PSNR in dB: of 120 pictures of
-/// the test picture with a keyframe every second.
-fn least_likeness(kbps: u32) -> f64 {
+/// Of 160 pictures of the test picture with a keyframe every second, of each the likeness of the upper or the lower half
+/// to what was encoded, whichever is less, as PSNR in dB; the bit rate falls to this one at picture 40.
+fn likeness(kbps: u32) -> Vec<f64> {
     gst::init().expect("GStreamer");
-    let settings =
-        Settings { bitrate: Bitrate::from_kbps(kbps), keyframe_interval: Some(Duration::from_secs(1)), ..settings() };
-    let text = row("x264enc").text(&settings, &|_, _| true);
+    let first = Settings { keyframe_interval: Some(Duration::from_secs(1)), ..settings() };
+    let text = row("x264enc").text(&first, &|_, _| true);
     let pipeline = gst::parse::launch(&format!(
-        "videotestsrc num-buffers=120 pattern=smpte horizontal-speed=4 \
+        "videotestsrc num-buffers=160 pattern=smpte horizontal-speed=4 \
          ! video/x-raw,format=I420,width=1280,height=720,framerate=30/1 ! tee name=made \
-         made. ! queue max-size-bytes=0 max-size-time=0 ! appsink name=before sync=false \
-         made. ! queue ! {text} ! h264parse ! avdec_h264 max-threads=1 ! video/x-raw,format=I420 \
-         ! appsink name=after sync=false"
+         made. ! queue max-size-buffers=2 ! appsink name=before sync=false max-buffers=1 \
+         made. ! queue max-size-buffers=2 ! {text} ! h264parse ! avdec_h264 max-threads=1 ! video/x-raw,format=I420 \
+         ! appsink name=after sync=false max-buffers=1"
     ));
     let pipeline = pipeline.expect("the pipeline").downcast::<gst::Pipeline>().expect("a pipeline");
     let sink = |name| pipeline.by_name(name).expect("it").downcast::<AppSink>().expect("an appsink");
@@ -320,22 +319,30 @@ fn least_likeness(kbps: u32) -> f64 {
         let map = sample.buffer()?.map_readable().ok()?;
         Some(map[..1280 * 720].to_vec())
     };
-    let mut least = f64::INFINITY;
-    let mut pictures = 0;
+    let mut all = Vec::new();
     while let (Some(before), Some(after)) = (luma(&before), luma(&after)) {
-        for (before, after) in before.chunks(1280 * 360).zip(after.chunks(1280 * 360)) {
+        let halves = before.chunks(1280 * 360).zip(after.chunks(1280 * 360)).map(|(before, after)| {
             let squares: f64 = before.iter().zip(after).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
-            least = least.min(10.0 * (255.0_f64.powi(2) * before.len() as f64 / squares).log10());
+            10.0 * (255.0_f64.powi(2) * before.len() as f64 / squares).log10()
+        });
+        all.push(halves.fold(f64::INFINITY, f64::min));
+        if all.len() == 40 {
+            let encoder = pipeline.by_name(NAME).expect("the encoder");
+            let low = Settings { bitrate: Bitrate::from_kbps(kbps), ..first };
+            for (name, value) in row("x264enc").live_rate_properties(&low, &|_, _| true) {
+                encoder.set_property_from_str(name, &value);
+            }
         }
-        pictures += 1;
     }
     pipeline.set_state(gst::State::Null).expect("it stops");
-    assert_eq!(pictures, 120);
-    least
+    assert_eq!(all.len(), 160);
+    all
 }
 
 #[test]
 fn at_a_low_rate_no_part_of_the_picture_stands() {
-    let least = least_likeness(1_300);
-    assert!(least > 16.0, "{least:.1} dB");
+    let likeness = likeness(1_300);
+    let standing = likeness.iter().filter(|likeness| **likeness < 16.0).count();
+    // At the moment when the rate falls, one or two do.
+    assert!(standing <= 3, "{standing}: {likeness:.0?}");
 }

@@ -57,9 +57,13 @@ impl Branch {
         };
         let mut settings = lock(&self.settings);
         let wanted = Settings { bitrate, ..*settings };
-        let halved = self.step.load(Ordering::Relaxed) == Step::HalfRate as u8 && row.live_size == LiveSize::RateByCaps;
+        let step = self.step.load(Ordering::Relaxed);
+        let halved = step == Step::HalfRate as u8 && row.live_size == LiveSize::RateByCaps;
         let asked = Bitrate::from_kbps(bitrate.kbps().saturating_mul(if halved { 2 } else { 1 }));
-        let properties = row.live_rate_properties(&Settings { bitrate: asked, ..wanted }, &has_property);
+        // Of a quarter of the pixels; full pictures at half the rate have no more, as each takes the link twice as long.
+        let half = |full: Resolution| Resolution::new(full.width / 2, full.height / 2);
+        let resolution = if step == Step::Full as u8 { wanted.resolution } else { wanted.resolution.map(half) };
+        let properties = row.live_rate_properties(&Settings { bitrate: asked, resolution, ..wanted }, &has_property);
         let all_set = properties.iter().filter(|(name, value)| !set_property(&encoder, name, value)).count() == 0;
         if properties.is_empty() || !all_set {
             return Err(GraphError::Bitrate(format!("{} does not take {bitrate}", row.element)));

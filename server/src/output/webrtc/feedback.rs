@@ -179,7 +179,9 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
                         // A few bytes may speak of 8,191 packets: a hostile viewer could keep this thread busy.
                         spoken_of += report.packet_chunks.iter().map(packets_of).sum::<usize>();
                         if spoken_of <= MAX_PACKETS {
-                            for acknowledgement in convert_twcc(report) {
+                            // The last chunk may be padded with packets of which it does not speak.
+                            let told = usize::from(report.packet_status_count);
+                            for acknowledgement in convert_twcc(report).into_iter().take(told) {
                                 self.history.acknowledge(now, acknowledgement);
                             }
                         }
@@ -386,7 +388,6 @@ impl Resent {
     ) -> Vec<u16> {
         self.refill(now, rate);
         let again = rtt.unwrap_or_default().clamp(AGAIN_MIN, AGAIN_MAX);
-        self.at.retain(|_, at| now.saturating_duration_since(*at) < Duration::from_secs(1));
         let mut allowed = Vec::new();
         for sequence in wanted {
             self.asked = Some(now);
@@ -415,6 +416,7 @@ impl Resent {
         let gained = self.refilled.map_or(0.0, |at| rate * SHARE * now.saturating_duration_since(at).as_secs_f64());
         self.left = (self.left + gained).min(0.0);
         self.refilled = Some(now);
+        self.at.retain(|_, at| now.saturating_duration_since(*at) < Duration::from_secs(1));
     }
 
     fn is_lossy(&self, now: Instant) -> bool {
@@ -430,7 +432,9 @@ fn burst(rate: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use rtc::interceptor::RTPHeaderExtension;
-    use rtc::rtcp::transport_feedbacks::transport_layer_cc::{RecvDelta, RunLengthChunk, SymbolTypeTcc};
+    use rtc::rtcp::transport_feedbacks::transport_layer_cc::{
+        RecvDelta, RunLengthChunk, StatusVectorChunk, SymbolTypeTcc,
+    };
 
     use super::*;
 
@@ -625,6 +629,57 @@ mod tests {
         });
         let message = AttributedPacket::new(Packet::Rtcp(vec![report]));
         tap.handle_read(TaggedPacket { now, transport: Default::default(), message }).unwrap();
+    }
+
+    #[test]
+    fn what_pads_a_report_tells_of_no_loss() {
+        let (feedback, start) = (Feedback::new(Estimator::new(4e6)), Instant::now());
+        let mut tap = sent_to_browser(&feedback, start, &[70, 71, 72, 73]);
+        let report = |base_sequence_number, count: u16, symbols: &[bool]| -> Box<dyn rtcp::Packet> {
+            let symbol = |came: &bool| {
+                if *came { SymbolTypeTcc::PacketReceivedSmallDelta } else { SymbolTypeTcc::PacketNotReceived }
+            };
+            let symbol_list = symbols.iter().map(symbol).collect();
+            let came = symbols
+                .iter()
+                .filter(|came| **came)
+                .map(|_| RecvDelta { type_tcc_packet: SymbolTypeTcc::PacketReceivedSmallDelta, delta: 250 });
+            Box::new(TransportLayerCc {
+                base_sequence_number,
+                packet_status_count: count,
+                packet_chunks: vec![PacketStatusChunk::StatusVectorChunk(StatusVectorChunk {
+                    symbol_list,
+                    ..Default::default()
+                })],
+                recv_deltas: came.collect(),
+                ..Default::default()
+            })
+        };
+        // Of two packets; the others are on their way. Then of the last one, as the report between was lost.
+        for report in [report(0, 2, &[false, true, false, false]), report(3, 1, &[true])] {
+            let message = AttributedPacket::new(Packet::Rtcp(vec![report]));
+            tap.handle_read(TaggedPacket { now: start, transport: Default::default(), message }).unwrap();
+        }
+        tap.handle_timeout(start + REPEAT_AFTER).unwrap();
+        assert_eq!(asked_for(&mut tap), [70]);
+    }
+
+    #[test]
+    fn nothing_unasked_over_a_link_that_is_full_and_not_twice_for_two_copies() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        for (share, expected) in [(4e6, vec![70]), (1e6, vec![])] {
+            let feedback = Feedback::new(Estimator::new(4e6));
+            let mut tap = sent_to_browser(&feedback, start, &[70]);
+            feedback.with(|estimator| estimator.set_share(share));
+            // Neither the packet came nor the copy that left before its loss was told.
+            sends_again(&mut tap, at(3), 70);
+            tap.resent.at.insert(70, at(3));
+            sends(&mut tap, at(4), 1, 71, false);
+            tells_of(&mut tap, at(50), 0, &[false, false, true]);
+            tap.handle_timeout(at(53)).unwrap();
+            assert_eq!(asked_for(&mut tap), expected, "{share} bit/s");
+        }
     }
 
     /// A tap of a browser, to which these packets have left at the beginning, each with its number.
