@@ -18,7 +18,7 @@ use url::Url;
 
 pub use self::guide::Guide;
 use self::place::Place;
-pub use self::place::Said;
+pub use self::place::{Said, Seen};
 use crate::discovery::{self, Discovery, Found};
 use crate::heard::{Heard, Next, Wish};
 use crate::receive::rtp::senders::Senders;
@@ -513,17 +513,21 @@ impl Knowledge {
         server.found.is_none().then(|| lock(&self.place))
     }
 
-    /// A session with it proved this key, if it did: what that says of who it is. None: its statistics have to.
-    pub fn proven(&self, server: &Located, key: Option<&str>) -> Option<Said> {
+    /// A session of a stream that has been told so much stands with it, in which it proved this key, if it did: what
+    /// that says of who it is. None: its statistics have to.
+    pub fn proven(&self, server: &Located, key: Option<&str>, seen: &mut Seen) -> Option<Said> {
         match self.place(server) {
-            Some(mut place) => place.proven(&server.address, key?),
+            Some(mut place) => place.proven(&server.address, key, seen),
             None => Some(Said::Same),
         }
     }
 
-    /// What came from its HTTP while a session stands in which it proved `key`, if it did.
-    pub fn told(&self, server: &Located, key: Option<&str>, stats: &Stats) -> Said {
-        self.place(server).map_or(Said::Same, |mut place| place.told(&server.address, key, stats))
+    /// What came from its HTTP while such a session stands. None: that ends.
+    pub fn told(&self, server: &Located, key: Option<&str>, stats: &Stats, seen: &mut Seen) -> Option<Said> {
+        match self.place(server) {
+            Some(mut place) => place.told(&server.address, key, stats, seen),
+            None => Some(Said::Same),
+        }
     }
 
     /// Whether another server than the one that proved this key is watched there by now.

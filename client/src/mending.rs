@@ -371,6 +371,8 @@ impl Watched {
             }
             // It is asked again.
             Err(WhepError::Unreachable { .. } | WhepError::Closed { .. }) => {}
+            // Likewise: it may not be known yet who it is.
+            Err(WhepError::OtherServer) if end.is_none() => {}
             Err(WhepError::Refused { status: 429 | 500..=599, .. }) => self.answered = Instant::now(),
             Err(error) => {
                 (self.refused, self.refusals) = (Some(Instant::now()), self.refusals + 1);
@@ -411,7 +413,7 @@ impl Watched {
         let Some((.., talk)) = &self.talk else { return Ok(false) };
         let (first, last) = (journal[0].captured, journal[journal.len() - 1].captured);
         // The first one is in the list, or the next would be taken for it.
-        let listing = list(talk, Captured(first.0.saturating_sub(CLOSE)), to)?;
+        let listing = list((talk, &vehicle.id), Captured(first.0.saturating_sub(CLOSE)), to)?;
         let is_other = self.run.is_some_and(|run| run != listing.run);
         if !is_other || self.left.is_none() {
             // What has ended does not go on in another.
@@ -470,14 +472,14 @@ fn range(mut url: Url, from: Captured, to: Captured) -> Url {
 }
 
 /// In several answers, where there are so many.
-fn list(talk: &Talk, from: Captured, to: Captured) -> Result<RingListing, WhepError> {
-    let mut all: RingListing = talk.ask_at(&range(talk.url().clone(), from, to))?;
+fn list((talk, id): (&Talk, &str), from: Captured, to: Captured) -> Result<RingListing, WhepError> {
+    let mut all: RingListing = talk.ask_at(&range(talk.url().clone(), from, to), id)?;
     for _ in 1..PAGES {
         if all.until_us >= to.micros() {
             break;
         }
         let next = Captured(Duration::from_micros(all.until_us + 1));
-        let more: RingListing = talk.ask_at(&range(talk.url().clone(), next, to))?;
+        let more: RingListing = talk.ask_at(&range(talk.url().clone(), next, to), id)?;
         if more.run != all.run {
             break;
         }
@@ -536,7 +538,7 @@ impl Job {
             return Fetched::Over;
         };
         let url = range(place(&vehicle, PICTURES, &stream), from, to);
-        let answer = match whep::ring_pictures(&url, &vehicle.http) {
+        let answer = match whep::ring_pictures(&url, &vehicle.id, &vehicle.http) {
             Ok(answer) => answer,
             Err(WhepError::Unreachable { .. }) => return Fetched::Silent(self),
             // It is busy.

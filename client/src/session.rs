@@ -314,7 +314,6 @@ async fn watch(
     }
     viewer.set_clock(clock.clone());
     let api = server.stats.clone().map(|stats| Api::new(stats, config.http.clone()));
-    viewer.tape.set_vehicle(api.clone());
     viewer.set_api(api);
     let _standing = guide.stands(server, way.transport());
     let watched = (link.viewer_id(), server.stream.as_str());
@@ -390,10 +389,8 @@ async fn supervise(
     let knowledge = guide.knowledge();
     // What is to be warned of by what was said last.
     let mut said = None;
-    match knowledge.proven(server, link.key()) {
-        Some(Said::Other(news)) => viewer.set_other(news),
-        Some(Said::Same) => viewer.set_same(),
-        Some(Said::Aside(_)) | None => {}
+    if let Some(whose) = knowledge.proven(server, link.key(), &mut lock(&viewer.seen)) {
+        said = heed(viewer, whose);
     }
     let begun = Instant::now();
     let mut session = Session::begin(supply, begun);
@@ -476,6 +473,16 @@ async fn supervise(
     }
 }
 
+/// Whose video the stream shows. Gives what there is to warn of: another server at the address.
+fn heed(viewer: &Viewer, said: Said) -> Option<String> {
+    match said {
+        Said::Same => viewer.set_same(),
+        Said::Other(news) => viewer.set_other(news),
+        Said::Aside(warning) => return Some(warning),
+    }
+    None
+}
+
 /// Takes what the server says of itself. Gives what there is to warn of: another one at its address, another publisher.
 fn learn(
     config: &SessionConfig,
@@ -484,10 +491,9 @@ fn learn(
     answer: Answer,
 ) -> Option<String> {
     if let Some(stats) = &answer.stats {
-        match knowledge.told(server, link.key(), stats) {
-            Said::Same => viewer.set_same(),
-            Said::Other(news) => viewer.set_other(news),
-            Said::Aside(warning) => return Some(warning),
+        let whose = knowledge.told(server, link.key(), stats, &mut lock(&viewer.seen))?;
+        if let Some(warning) = heed(viewer, whose) {
+            return Some(warning);
         }
         viewer.set_id(&stats.id);
         match link {
@@ -504,7 +510,7 @@ fn learn(
     }
     if let Some(stats) = answer.stats {
         match server.stats.as_ref().filter(|_| stats.overlays || stats.telemetry.is_some()) {
-            Some(url) => viewer.told.follow(url, &config.http, Instant::now()),
+            Some(url) => viewer.told.follow(url, &stats.id, &config.http, Instant::now()),
             None => viewer.told.forget(),
         }
         viewer.set_streams(stats.streams.iter().map(Listed::of).collect());

@@ -41,8 +41,8 @@ pub struct Told(Arc<Mutex<State>>, Arc<AtomicBool>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Of the server that is followed; none: nobody is.
-    url: Option<Url>,
+    /// Of the server that is followed, and its id; none: nobody is.
+    server: Option<(Url, String)>,
     wanted_until: Option<Instant>,
     /// Goes up when another is followed: the thread of before ends.
     turn: u64,
@@ -132,23 +132,25 @@ impl Told {
         self.1.store(is_held_back, Ordering::Relaxed);
     }
 
-    /// Follows the server whose statistics are at this URL, for some seconds; to be called again and again.
-    pub fn follow(&self, stats: &Url, http: &Http, now: Instant) {
+    /// Follows the server of this id whose statistics are at this URL, for some seconds; to be called again and again.
+    pub fn follow(&self, stats: &Url, id: &str, http: &Http, now: Instant) {
         let Ok(url) = stats.join("events") else { return };
+        let server = (url, id.to_owned());
         let mut state = lock(&self.0);
-        let is_followed = state.wanted_until.is_some() && state.url.as_ref() == Some(&url);
+        let is_same = state.server.as_ref() == Some(&server);
+        let is_followed = state.wanted_until.is_some() && is_same;
         state.wanted_until = Some(now + WANTED_FOR);
         if is_followed {
             return;
         }
-        if state.url.as_ref() != Some(&url) {
+        if !is_same {
             state.heard = Heard::default();
         }
-        state.url = Some(url.clone());
+        state.server = Some(server.clone());
         state.turn += 1;
         let (told, turn, http) = (self.clone(), state.turn, http.clone());
         // It ends by itself, at the next sign of life of the server at the latest, or when that gives none.
-        std::thread::spawn(move || told.run(&url, turn, &http));
+        std::thread::spawn(move || told.run(&server, turn, &http));
     }
 
     /// Another server is watched, or this one has nothing to be written.
@@ -215,9 +217,9 @@ impl Told {
         is_mine && is_wanted
     }
 
-    fn run(&self, url: &Url, turn: u64, http: &Http) {
+    fn run(&self, (url, id): &(Url, String), turn: u64, http: &Http) {
         while self.goes_on(turn) {
-            let pause = match whep::events(url, http) {
+            let pause = match whep::events(url, id, http) {
                 Ok(events) => {
                     // What was so before may be other by now.
                     if !self.begin(turn) {
@@ -270,6 +272,8 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     const OVERLAY: &str = r#"{"stream":"stream1","camera":"cam1","where":"client","x":10,"y":20,"has_time":true,
@@ -372,6 +376,35 @@ mod tests {
         // The thread of before still reads.
         told.read(text.as_bytes(), turn);
         assert!(!told.begin(turn) && told.written("stream1", now).is_none());
+    }
+
+    /// As where two machines have one address.
+    #[test]
+    fn what_comes_from_another_server_than_the_one_that_is_followed_is_not_written() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let stats = format!("http://{}/api/stats", listener.local_addr().expect("bound")).parse().expect("a URL");
+        std::thread::spawn(move || {
+            let mut open = Vec::new();
+            for (id, mut client) in ["dory", "nemo"].into_iter().zip(listener.incoming().flatten()) {
+                let _ = client.read(&mut [0; 4096]);
+                let overlay = OVERLAY.replace('\n', "").replace("Dive 7", id);
+                let head = format!("HTTP/1.1 200 OK\r\nX-Server-Id: {id}\r\nConnection: close");
+                let _ = write!(client, "{head}\r\n\r\nevent: overlay\ndata: {overlay}\n\n");
+                open.push(client);
+            }
+            // Until the test ends.
+            std::thread::park();
+        });
+        let (told, begun) = (Told::default(), Instant::now());
+        let written = loop {
+            told.follow(&stats, "nemo", &Http::default(), Instant::now());
+            if let Some(written) = told.written("stream1", Instant::now()) {
+                break written.lines;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "nothing is written");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert!(written.contains(&"nemo".to_owned()), "{written:?}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use rov_common::exif::{self, About};
 
 use crate::clock::{Clocks, ServerClock, Unknown};
 use crate::decode::{DecodeStats, Decoder, Picture, PictureForm};
+use crate::find::Seen;
 use crate::mailbox::{Bell, Mailbox};
 use crate::receive::Transport;
 use crate::recording::{Recording, Source, Tape};
@@ -100,6 +101,8 @@ pub struct Viewer {
     pub clocks: Clocks,
     /// What goes into the decoder is recorded by it.
     pub tape: Arc<Tape>,
+    /// Of which servers it has been told, at an address that the user named.
+    pub seen: Mutex<Seen>,
     state: Mutex<State>,
 }
 
@@ -149,6 +152,11 @@ impl State {
     fn listed(&self) -> Option<&Listed> {
         let only = || self.streams.first().filter(|_| self.streams.len() == 1);
         self.streams.iter().find(|listed| listed.name == self.server.stream).or_else(only)
+    }
+
+    fn api(&self) -> Option<Api> {
+        let kept = self.listed().and_then(|listed| listed.kept).map(Duration::from_secs);
+        self.api.clone().map(|api| Api { id: self.id.clone(), kept, ..api })
     }
 
     /// What was said before is of another server.
@@ -203,6 +211,7 @@ impl Viewer {
             told,
             clocks,
             tape,
+            seen: Mutex::default(),
             state: Mutex::new(State {
                 phase: Phase::Searching(String::new()),
                 phase_since: Instant::now(),
@@ -363,15 +372,14 @@ impl Viewer {
 
     /// By which the server of the newest session is asked for more.
     pub fn api(&self) -> Option<Api> {
-        let state = self.lock();
-        let kept = state.listed().and_then(|listed| listed.kept).map(Duration::from_secs);
-        state.api.clone().map(|api| Api { id: state.id.clone(), kept, ..api })
+        self.lock().api()
     }
 
     pub fn set_api(&self, api: Option<Api>) {
         let mut state = self.lock();
         state.api_clock = state.clock.clone();
         state.api = api;
+        self.tape.set_vehicle(state.api());
     }
 
     /// Sets the phase; logs it when it is another than before.
@@ -427,7 +435,9 @@ impl Viewer {
 
     /// The id that the server says it has.
     pub fn set_id(&self, id: &str) {
-        id.clone_into(&mut self.lock().id);
+        let mut state = self.lock();
+        id.clone_into(&mut state.id);
+        self.tape.set_vehicle(state.api());
     }
 
     /// What the server that is watched calls itself.
@@ -497,6 +507,8 @@ impl Viewer {
             clock.forget();
         }
         self.tape.cut();
+        // Not yet by the id of the new one.
+        self.tape.set_vehicle(state.api());
         self.name_recordings(&state);
     }
 
@@ -628,10 +640,18 @@ fn is_same_text(this: &str, that: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rov_common::api::{PictureDoubt, StreamStats};
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    use rov_common::api::{PictureDoubt, RingListing, StreamStats};
+    use rov_common::codec::Codec;
+    use rov_common::recording::Split;
+    use url::Url;
 
     use super::*;
     use crate::clock::Doubts;
+    use crate::recording::{Options, Taken};
     use crate::whep::Http;
 
     #[test]
@@ -796,6 +816,80 @@ mod tests {
         viewer.set_server(named);
         let now = Instant::now();
         assert!(viewer.told.fields(now).is_empty() && !other.told.fields(now).is_empty());
+    }
+
+    /// Lists 60 pictures of which the first 59 are known but one, and says that it is `id`. Gives what was asked.
+    fn ring_of(id: &'static str) -> (Url, mpsc::Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/api/stats", listener.local_addr().expect("bound")).parse().expect("a URL");
+        let (tell, asked) = mpsc::channel();
+        std::thread::spawn(move || {
+            let pictures_us: Vec<_> = (0..60).map(|number| captured(number).micros()).collect();
+            let (kept_from_us, until_us) = (Some(pictures_us[0]), pictures_us[59]);
+            let listing = RingListing { run: 1, kept_from_us, until_us, pictures_us };
+            let body = serde_json::to_string(&listing).expect("JSON");
+            for mut client in listener.incoming().flatten() {
+                let mut request = String::new();
+                let mut lines = BufReader::new(&client);
+                while lines.read_line(&mut request).is_ok_and(|length| length > 2) {}
+                let head = format!("HTTP/1.1 200 OK\r\nX-Server-Id: {id}\r\nConnection: close");
+                let _ = write!(client, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                let _ = tell.send(request);
+            }
+        });
+        (url, asked)
+    }
+
+    fn captured(number: u32) -> Captured {
+        Captured(Duration::from_secs(1_700_000_000) + Duration::from_millis(33) * number)
+    }
+
+    /// Records them as H.264.
+    fn take(tape: &Tape, numbers: impl Iterator<Item = u32>) {
+        // High profile, 1280x720.
+        const SETS: [u8; 41] = [
+            0, 0, 0, 1, 103, 100, 0, 31, 172, 217, 128, 80, 5, 187, 1, 106, 2, 2, 2, 128, 0, 0, 3, 0, 128, 0, 0, 30, 7,
+            140, 24, 205, 0, 0, 0, 1, 104, 233, 123, 44, 139,
+        ];
+        let start = Instant::now();
+        for number in numbers {
+            let (keyframe, resumes) = (number == 0, number == 0);
+            let slice = [0, 0, 0, 1, if keyframe { 0x65 } else { 0x41 }, number as u8];
+            let unit = if keyframe { [&SETS[..], &slice].concat() } else { slice.to_vec() };
+            let (codec, rtp_timestamp, captured) = (Codec::H264, number * 2_970, Some(captured(number)));
+            let taken = Taken { codec, unit: &unit, keyframe, rtp_timestamp, captured, resumes };
+            tape.take(taken, start + Duration::from_millis(33) * number);
+        }
+    }
+
+    /// As where another vehicle is plugged in at the address that the user named, before and after its statistics came.
+    #[test]
+    fn what_a_recording_misses_is_fetched_from_its_own_vehicle_alone() {
+        for (known, answers, is_fetched) in [("nemo", "dory", false), ("", "dory", false), ("nemo", "nemo", true)] {
+            let folder = tempfile::TempDir::new().expect("a folder");
+            let path = folder.path().to_owned();
+            let options = Options { folder: path, is_on: true, split: Split::default(), keep: None, spare: 0 };
+            let recording = Recording::new(Some(options));
+            let (told, clocks) = (Told::default(), Clocks::default());
+            let viewer = Viewer::with(Arc::default(), Arc::default(), told, clocks, Arc::clone(&recording));
+            viewer.set_server(Server { address: "10.0.0.2:8080".to_owned(), ..Server::default() });
+            let (stats, asked) = ring_of(answers);
+            viewer.set_api(Some(Api::new(stats.clone(), Http::default())));
+            viewer.set_name("Nemo".to_owned());
+            viewer.set_streams(vec![Listed::of(&StreamStats { name: "stream1".to_owned(), ..StreamStats::default() })]);
+            if !known.is_empty() {
+                viewer.set_id(known);
+            }
+            take(&viewer.tape, (0..60).filter(|number| *number != 30));
+            // The next session begins.
+            viewer.set_api(Some(Api::new(stats, Http::default())));
+            viewer.set_other("Dory answers in the place of Nemo".to_owned());
+            recording.finish();
+            let asked: Vec<_> = asked.try_iter().collect();
+            assert!(asked.iter().any(|request| request.starts_with("GET /api/ring?")), "{asked:?}");
+            let has_fetched = asked.iter().any(|request| request.starts_with("GET /api/ring/pictures?"));
+            assert_eq!(has_fetched, is_fetched, "{known} {answers}: {asked:?}");
+        }
     }
 
     #[test]

@@ -322,24 +322,40 @@ impl Talk {
         &self.url
     }
 
-    /// Asks once, at another URL of the same server.
-    pub fn ask_at<T: DeserializeOwned>(&self, url: &Url) -> Result<T, WhepError> {
+    /// Asks once, at another URL of the same server, which has this id.
+    pub fn ask_at<T: DeserializeOwned>(&self, url: &Url, id: &str) -> Result<T, WhepError> {
         let (url, reply) = self
             .http
             .ask((url, url), Connection::Kept(&self.agent), |agent, url, login| by(agent.get(url), login).call())?;
-        json(url, reply)
+        if is_of_other(&reply, id) { Err(WhepError::OtherServer) } else { json(url, reply) }
     }
 }
 
-/// What `/api/ring/pictures` of a rov-server gives, however long that takes as long as something comes. Blocks.
-pub fn ring_pictures(url: &Url, http: &Http) -> Result<impl io::Read + use<>, WhepError> {
-    let agent = patient_agent(TALK_TIMEOUT, None, http);
+/// What `/api/ring/pictures` of the rov-server with this id gives, however long that takes as long as something comes.
+/// Blocks.
+pub fn ring_pictures(url: &Url, id: &str, http: &Http) -> Result<impl io::Read + use<>, WhepError> {
+    whatever_comes(url, id, http, &patient_agent(TALK_TIMEOUT, None, http))
+}
+
+/// `GET /api/events` of the rov-server with this id, for half a minute. Blocks.
+pub fn events(url: &Url, id: &str, http: &Http) -> Result<impl io::Read + use<>, WhepError> {
+    whatever_comes(url, id, http, &patient_agent(TALK_TIMEOUT, Some(EVENTS_TIMEOUT), http))
+}
+
+fn whatever_comes(url: &Url, id: &str, http: &Http, agent: &ureq::Agent) -> Result<impl io::Read + use<>, WhepError> {
     let (url, mut reply) =
-        http.ask((url, url), Connection::Kept(&agent), |agent, url, login| by(agent.get(url), login).call())?;
+        http.ask((url, url), Connection::Kept(agent), |agent, url, login| by(agent.get(url), login).call())?;
     match reply.status().as_u16() {
+        200..=299 if is_of_other(&reply, id) => Err(WhepError::OtherServer),
         200..=299 => Ok(reply.into_body().into_reader()),
         status => Err(WhepError::Refused { reason: error_text(&body(&mut reply, &url)?), url, status }),
     }
+}
+
+/// Whether another server answers than the one with this id, or one whose id is not known. Earlier versions do not say
+/// who they are.
+fn is_of_other(reply: &Response<ureq::Body>, id: &str) -> bool {
+    reply.headers().get(SERVER_ID_HEADER).is_some_and(|said| said != id)
 }
 
 fn json<T: DeserializeOwned>(url: Url, mut reply: Response<ureq::Body>) -> Result<T, WhepError> {
@@ -347,17 +363,6 @@ fn json<T: DeserializeOwned>(url: Url, mut reply: Response<ureq::Body>) -> Resul
     match reply.status().as_u16() {
         200..=299 => serde_json::from_str(&text).map_err(|e| WhepError::NotWhep { url, reason: e.to_string() }),
         status => Err(WhepError::Refused { url, status, reason: error_text(&text) }),
-    }
-}
-
-/// `GET /api/events` of a rov-server, for half a minute. Blocks.
-pub fn events(url: &Url, http: &Http) -> Result<impl io::Read + use<>, WhepError> {
-    let agent = patient_agent(TALK_TIMEOUT, Some(EVENTS_TIMEOUT), http);
-    let (url, mut reply) =
-        http.ask((url, url), Connection::Kept(&agent), |agent, url, login| by(agent.get(url), login).call())?;
-    match reply.status().as_u16() {
-        200..=299 => Ok(reply.into_body().into_reader()),
-        status => Err(WhepError::Refused { reason: error_text(&body(&mut reply, &url)?), url, status }),
     }
 }
 
@@ -425,11 +430,10 @@ impl Api {
         if !(200..=299).contains(&status) {
             return Err(WhepError::Refused { reason: error_text(&body(&mut reply, &url)?), url, status });
         }
-        let header = |name: &str| reply.headers().get(name)?.to_str().ok().map(str::to_owned);
-        // Earlier versions do not say it.
-        if header(SERVER_ID_HEADER).is_some_and(|id| !self.id.is_empty() && id != self.id) {
+        if !self.id.is_empty() && is_of_other(&reply, &self.id) {
             return Err(WhepError::OtherServer);
         }
+        let header = |name: &str| reply.headers().get(name)?.to_str().ok().map(str::to_owned);
         if header("content-type").as_deref() != Some("video/mp4") {
             return Err(not("no MP4 came"));
         }

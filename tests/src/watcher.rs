@@ -6,11 +6,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use rov_client::cli::Cli;
-use rov_client::clock::Unknown;
+use rov_client::clock::{Clocks, Unknown};
 use rov_client::decode::{Picture, read_stamp};
+use rov_client::find::Guide;
 use rov_client::session;
 use rov_client::stats::Report;
-use rov_client::target::SessionError;
+use rov_client::streams::Wanted;
+use rov_client::target::{SessionConfig, SessionError};
+use rov_client::told::Told;
 use rov_client::viewer::{Choice, Phase, Viewer};
 use rov_common::api::Stats;
 use rov_common::capture_clock::beside_monotonic;
@@ -59,11 +62,28 @@ pub struct Watcher {
 impl Watcher {
     /// Watches what the arguments of `rov-client` say.
     pub fn start(runtime: &Runtime, args: &[&str]) -> Self {
-        let cli = Cli::try_parse_from(["rov-client"].iter().chain(args)).unwrap_or_else(|e| panic!("{args:?}: {e}"));
-        let config = cli.session().unwrap_or_else(|e| panic!("{args:?}: {e}"));
-        let viewer = Viewer::new();
+        let config = config(args);
+        let guide = guide(runtime, &config);
+        Self::follow(runtime, config, guide, Viewer::new())
+    }
+
+    /// Watches these streams of what the arguments say, as the tiles of a grid do.
+    pub fn start_grid(runtime: &Runtime, args: &[&str], streams: &[&str]) -> Vec<Self> {
+        let config = config(args);
+        let guide = guide(runtime, &config);
+        let (told, clocks) = (Told::default(), Clocks::default());
+        let tile = |stream: &&str| {
+            let stream = Some(Wanted { camera: None, stream: Some((*stream).to_owned()) });
+            let config = SessionConfig { stream, ..config.clone() };
+            let viewer = Viewer::with(Arc::default(), Arc::default(), told.clone(), clocks.clone(), Arc::default());
+            Self::follow(runtime, config, Arc::clone(&guide), viewer)
+        };
+        streams.iter().map(tile).collect()
+    }
+
+    fn follow(runtime: &Runtime, config: SessionConfig, guide: Arc<Guide>, viewer: Arc<Viewer>) -> Self {
         let stop = CancellationToken::new();
-        let session = runtime.spawn(session::run(config, Arc::clone(&viewer), stop.clone()));
+        let session = runtime.spawn(session::follow(config, guide, Arc::clone(&viewer), stop.clone()));
         let shots = Arc::new(Mutex::new(Vec::new()));
         let pump = {
             let (viewer, shots, stop) = (Arc::clone(&viewer), Arc::clone(&shots), stop.clone());
@@ -164,6 +184,17 @@ impl Drop for Watcher {
             let _ = pump.join();
         }
     }
+}
+
+fn config(args: &[&str]) -> SessionConfig {
+    let cli = Cli::try_parse_from(["rov-client"].iter().chain(args)).unwrap_or_else(|e| panic!("{args:?}: {e}"));
+    cli.session().unwrap_or_else(|e| panic!("{args:?}: {e}"))
+}
+
+fn guide(runtime: &Runtime, config: &SessionConfig) -> Arc<Guide> {
+    // Its sockets belong to the runtime.
+    let _runtime = runtime.enter();
+    Guide::new(config).unwrap_or_else(|e| panic!("{config:?}: {e}"))
 }
 
 fn shot(picture: &Picture, viewer: &Viewer) -> Shot {

@@ -232,13 +232,12 @@ fn clip(stream: &Value) -> Value {
         "name": "run", "in": "query", "required": false, "schema": { "type": "integer", "minimum": 0 },
         "description": "With from and to: of this run of the server alone, as its clock and its ring tell it",
     });
-    let header = |description: &str| json!({ "description": description, "schema": { "type": "string" } });
     let headers = json!({
         "Content-Disposition": header("A name of UTC, camera and stream"),
         "X-Timestamp": header("When the first picture was captured, in seconds since 1970"),
         "X-Content-Duration": header("In seconds"),
         "X-Age": header("From when its last picture was captured to this answer, in seconds"),
-        "X-Server-Id": header("The server's id, as in its statistics"),
+        "X-Server-Id": server_id(),
     });
     let mut responses = refusals(&[400, 401, 404, 409, 410, 422, 429, 503]);
     let clip = json!({
@@ -252,6 +251,14 @@ fn clip(stream: &Value) -> Value {
         "parameters": [stream, seconds, from, to, run],
         "responses": responses,
     })
+}
+
+fn header(description: &str) -> Value {
+    json!({ "description": description, "schema": { "type": "string" } })
+}
+
+fn server_id() -> Value {
+    header("The server's id, as in its statistics")
 }
 
 /// Of capture.
@@ -278,7 +285,11 @@ fn kept(stream: &Value) -> Value {
         },
     });
     let content = json!({ "application/json": { "schema": schema } });
-    responses.insert("200".to_owned(), json!({ "description": "When each was captured", "content": content }));
+    let headers = json!({ "X-Server-Id": server_id() });
+    responses.insert(
+        "200".to_owned(),
+        json!({ "description": "When each was captured", "headers": headers, "content": content }),
+    );
     json!({
         "summary": "Which pictures of a stream are kept in memory", "parameters": of_range(stream),
         "responses": responses,
@@ -288,8 +299,11 @@ fn kept(stream: &Value) -> Value {
 fn kept_pictures(stream: &Value) -> Value {
     let mut responses = refusals(&[400, 401, 404, 422, 429, 503]);
     let content = json!({ "application/octet-stream": {} });
-    responses
-        .insert("200".to_owned(), json!({ "description": "Access units, as common/src/ring.rs", "content": content }));
+    let headers = json!({ "X-Server-Id": server_id() });
+    responses.insert(
+        "200".to_owned(),
+        json!({ "description": "Access units, as common/src/ring.rs", "headers": headers, "content": content }),
+    );
     json!({
         "summary": "The pictures themselves, at what the link has spare", "parameters": of_range(stream),
         "responses": responses,
