@@ -249,18 +249,19 @@ pub fn fetch<T>(
 
 /// Asks once.
 fn request(api: &Api, wanted: &Around, head: Duration) -> Result<Clip, Failure> {
-    let asked = wanted.asked(Instant::now(), head);
-    let clip = match api.clip(&wanted.stream, asked, head) {
-        // It keeps less: all of that.
-        Err(WhepError::Refused { status: 422, .. }) => {
-            let seconds = api.kept.map(|kept| kept.as_secs());
-            api.clip(&wanted.stream, Asked { seconds, ..asked }, head)
+    let mut asked = wanted.asked(Instant::now(), head);
+    let kept = api.kept.map(|kept| kept.as_secs());
+    let clip = loop {
+        let clip = api.clip(&wanted.stream, asked, head);
+        match &clip {
+            // It keeps less: all of that.
+            Err(WhepError::Refused { status: 422, .. }) if asked.seconds != kept => asked.seconds = kept,
+            // It stands still since: what was last.
+            Err(WhepError::Refused { status: 409, .. }) if wanted.after.is_zero() && asked.times.is_some() => {
+                asked.times = None;
+            }
+            _ => break clip,
         }
-        // It stands still since: what was last.
-        Err(WhepError::Refused { status: 409, .. }) if wanted.after.is_zero() && asked.times.is_some() => {
-            api.clip(&wanted.stream, Asked { times: None, ..asked }, head)
-        }
-        clip => clip,
     };
     clip.map_err(|error| match error {
         WhepError::Unreachable { .. } | WhepError::Closed { .. } => Failure::ForNow(error.to_string()),
@@ -482,6 +483,18 @@ mod tests {
         assert!(said.is_ok_and(|said| said.contains("it ended 19 s before the key")));
         let asked = asked.join().expect("served");
         assert_eq!([0, 1].map(|at| query(&asked[at], "to")), [Some(1_700_000_050_000_000), None]);
+    }
+
+    #[test]
+    fn a_vehicle_that_keeps_less_than_the_last_seconds_of_a_stream_that_stands_still_gives_all_of_it() {
+        let refused = ["409 Conflict", "422 Unprocessable Content"].map(|status| reply(status, "", "{}"));
+        let (api, asked) = serve(refused.into_iter().chain([reply("200 OK", MP4, "clip")]).collect());
+        let api = Api { kept: Some(Duration::from_secs(10)), ..api };
+        let fetched = fetch(&api, &last(Some(1_700_000_050)), || false, |_| (), |clip| Ok(clip.bytes));
+        assert_eq!(fetched, Ok(Some(4)));
+        let asked = asked.join().expect("served");
+        assert_eq!([1, 2].map(|at| query(&asked[at], "seconds")), [Some(30), Some(10)]);
+        assert_eq!(query(&asked[2], "to"), None);
     }
 
     #[test]
