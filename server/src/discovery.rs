@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -24,6 +25,7 @@ use uuid::Uuid;
 
 use crate::identity::card_addresses;
 
+const SYSTEMD_ID: &str = "/etc/machine-id";
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
 /// Cables are plugged and Wi-Fi comes up while the server runs.
 const LOOK_FOR_INTERFACES_EVERY: Duration = Duration::from_secs(3);
@@ -153,7 +155,7 @@ impl Discovery {
 ///
 /// Where the machine has no id, its hardware address or else its host name takes the place, and a warning says so.
 pub fn server_id(name: &str, host: IpAddr, port: u16) -> String {
-    let machine = match machine_id() {
+    let machine = match machine_id(Path::new(SYSTEMD_ID)) {
         Ok(id) if is_usable_machine_id(&id) => id,
         unusable => {
             let reason = unusable.map_or_else(|error| error.to_string(), |id| format!("it is {id:?}"));
@@ -173,9 +175,9 @@ pub fn server_id(name: &str, host: IpAddr, port: u16) -> String {
     id_from(&machine, name, host, port)
 }
 
-/// That of systemd before D-Bus's, which a copied system image keeps when only the former is renewed.
-fn machine_id() -> Result<String, Box<dyn std::error::Error>> {
-    match std::fs::read_to_string("/etc/machine-id") {
+/// That of systemd, in this file, before D-Bus's, which a copied system image keeps when only the former is renewed.
+fn machine_id(of_systemd: &Path) -> Result<String, Box<dyn std::error::Error>> {
+    match std::fs::read_to_string(of_systemd) {
         Ok(id) if is_usable_machine_id(id.trim()) => Ok(id.trim().to_owned()),
         _ => machine_uid::get(),
     }

@@ -236,3 +236,14 @@ fn placeholders_are_not_machine_ids() {
     }
     assert!(is_usable_machine_id("3d1219c7c4c5404aaa1f6d2a48adfda4"));
 }
+
+/// As on a machine with a copied image, whose D-Bus has an id of its own still.
+#[test]
+fn the_machine_id_of_systemd_goes_before_any_other() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("machine-id");
+    std::fs::write(&file, "3d1219c7c4c5404aaa1f6d2a48adfda4\n").unwrap();
+    assert_eq!(machine_id(&file).unwrap(), "3d1219c7c4c5404aaa1f6d2a48adfda4");
+    std::fs::write(&file, "uninitialized\n").unwrap();
+    assert_eq!(machine_id(&file).ok(), machine_uid::get().ok());
+}

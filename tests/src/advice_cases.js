@@ -283,6 +283,7 @@ async function check(
   }
   written.follow(true)
   expect("a value", await shows("Depth 3.5 m"), "Depth 3.5 m")
+  expect("what is measured", Object.keys(written.measured("a")).join(), "depth")
   written.write(root, "b", "s", size, true)
   expect("nothing of another server", [root.hidden, Object.keys(written.measured("b")).length].join(), "true,0")
   hasValues = false

@@ -41,8 +41,11 @@ fn a_ring_lists_its_pictures_and_gives_each_as_it_was_sent() {
     let (from, to) = (times[10], times[30]);
     assert_eq!(list(&server, from, to).pictures_us, times[10..=30], "both ends with it");
     assert_eq!(list(&server, from + 1, from + 1).pictures_us, [0; 0]);
-    let answer = jpeg::get(server.address, &format!("/api/ring/pictures?from={from}&to={to}"));
+    let ask = |path: &str| jpeg::get(server.address, &format!("{path}?from={from}&to={to}"));
+    let (listed, answer) = (ask("/api/ring"), ask("/api/ring/pictures"));
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/octet-stream"), "{answer:?}");
+    let id = server.stats().id;
+    assert_eq!([&listed, &answer].map(|answer| answer.header("x-server-id")), [&id, &id]);
     let length = answer.header("content-length").to_owned();
     let body = answer.body();
     assert_eq!(body.len().to_string(), length);

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rov_client::discovery;
 use rov_client::viewer::{Offer, Phase};
@@ -285,6 +285,63 @@ fn at_a_named_address_another_server_is_followed_and_said_but_not_one_that_was_s
     sees(3);
     let news = format!("another server answers at {}, or Nemo with a new key", other.address);
     assert_eq!(watcher.notices(), [news]);
+    watcher.stop(&runtime);
+}
+
+/// Where another vehicle is plugged in instead.
+#[test]
+fn of_another_server_at_a_named_address_each_stream_is_told() {
+    let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
+    let start = |name: &str, state: &TempDir| {
+        let (port, state) = (vehicle.signal_port.to_string(), state.path().to_str().expect("a path"));
+        let two = ["--stream2", "160x120@30,500"];
+        Server::start(&[&["--name", name, "--signal-port", &port, "--state-dir", state], &two[..]].concat())
+    };
+    let mut nemo = start("Nemo", &vehicle.state);
+    let address = nemo.address.to_string();
+    let tiles = Watcher::start_grid(&runtime, &[&address], &["stream1", "stream2"]);
+    let see = |name: &str| {
+        until_true(&format!("both see {name}"), wait::START, || {
+            tiles.iter().all(|tile| tile.phase() == Phase::Live && tile.report().server_name == name)
+        });
+    };
+    see("Nemo");
+    nemo.process.kill();
+    let other = TempDir::new().expect("a temporary folder");
+    let _dory = start("Dory", &other);
+    see("Dory");
+    let news = format!("another server answers at {address}, or Nemo with a new key");
+    assert_eq!(tiles.iter().map(Watcher::notices).collect::<Vec<_>>(), [[news.clone()], [news]]);
+    tiles.into_iter().for_each(|tile| tile.stop(&runtime));
+}
+
+#[test]
+fn with_auto_another_server_that_proves_its_key_is_taken_after_the_countdown() {
+    let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
+    let mut robot = vehicle.start("Nemo", vehicle.signal_port);
+    let real = vehicle.announcement(&runtime);
+    let watcher = vehicle.watch(&runtime, &["--auto"]);
+    watcher.wait_for_shots(10);
+    robot.process.kill();
+    // It was not beside the first.
+    let from = Ipv4Addr::new(127, 0, 0, 3);
+    let other = stranger(from);
+    let (id, key, name) = ("other".to_owned(), other.stats().key, "Dory".to_owned());
+    assert!(key.is_some() && key != real.key, "{key:?}");
+    let _announced = Announcer::start(
+        from,
+        vehicle.discovery_port,
+        Announcement { id, key, name, signal_port: other.address.port(), run: None, ..real },
+    );
+    let asked = until("a question with a countdown", wait::START, || {
+        watcher.choice().question().filter(|question| question.takes_first_at.is_some())
+    });
+    assert!(asked.text.contains("Nemo is silent"), "{asked:?}");
+    assert_eq!((asked.offers.len(), watcher.report().sessions), (1, 1));
+    until_true("the second session", wait::START, || watcher.report().sessions == 2);
+    let limit = asked.takes_first_at.expect("a countdown");
+    assert!(Instant::now() >= limit, "not before its end");
+    assert_eq!(watcher.report().server, other.address.to_string());
     watcher.stop(&runtime);
 }
 

@@ -71,6 +71,7 @@ fn events_tell_how_the_stream_is_and_end_with_the_server() {
     server.wait_until_running();
     let mut follower = Follower::start(server.address);
     assert_eq!(follower.line("Content-Type: ").as_deref(), Some("text/event-stream"));
+    assert_eq!(follower.line("X-Server-Id: "), Some(http::stats(server.address).id));
     let of_stream =
         |event: &Value| (event["stream"].as_str(), event["camera"].as_str()) == (Some("stream1"), Some("cam1"));
     let first = follower.wait_for("state", of_stream);

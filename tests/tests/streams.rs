@@ -294,6 +294,7 @@ fn a_client_shows_the_stream_that_it_is_told_by_each_transport() {
     };
     let text = list(&[]);
     assert!(text.contains("[stream1 h264") && text.contains(", stream2 h264"), "{text}");
+    assert!(text.contains(&address), "{text}");
     let servers: serde_json::Value = serde_json::from_str(&list(&["--json"])).expect("JSON");
     let streams = servers[0]["streams"].as_array().expect("streams").iter();
     assert_eq!(streams.map(|stream| stream["name"].clone()).collect::<Vec<_>>(), ["stream1", "stream2"]);
