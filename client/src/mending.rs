@@ -34,6 +34,8 @@ const MOST: usize = 1_024;
 const AGAIN: Duration = Duration::from_secs(1);
 /// Until one that gives nothing is asked again.
 const REFUSED: Duration = Duration::from_secs(30);
+/// What it refuses so often stays missing.
+const REFUSALS: u32 = 2;
 /// A recording that has ended is given up where the vehicle does not answer for so long, and whatever it does.
 const SILENT: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(600);
@@ -42,8 +44,10 @@ const SHORT: Duration = Duration::from_millis(500);
 /// Until a vehicle that was silent is asked again, and by one at a time: the others are not kept waiting by all that is
 /// missing of it.
 const AWAY: Duration = Duration::from_secs(5);
-/// For the disk to take some of the end of a recording, without which nothing can be compared, while the program waits.
+/// The end of the program waits no longer for it where nothing is known to be missing.
 const HANGS: Duration = Duration::from_secs(2);
+/// For the disk to take some of the end of a recording, without which nothing can be compared, while the program waits.
+const STUCK: Duration = Duration::from_secs(5);
 /// For the disk to take a picture.
 const DISK: Duration = Duration::from_secs(10);
 /// More pictures than were asked for, which an answer may have.
@@ -90,7 +94,7 @@ impl State {
     fn next(&mut self, now: Instant) -> Option<Job> {
         let Self { jobs, silent, .. } = self;
         let mut may_ask =
-            |job: &Job| job.reel.vehicle().is_none_or(|(vehicle, _)| may_ask(silent, &vehicle.stats, now));
+            |job: &Job| job.reel.vehicle().is_none_or(|(vehicle, _)| may_ask(silent, &vehicle.stats, now, None));
         let due = jobs.iter().enumerate().filter(|(_, job)| job.not_before <= now).find(|(_, job)| may_ask(job));
         let due = due.map(|(at, _)| at)?;
         jobs.remove(due)
@@ -106,10 +110,10 @@ impl State {
     }
 }
 
-/// Whether to ask this vehicle now, of those that were silent.
-fn may_ask(silent: &mut HashMap<Url, Instant>, vehicle: &Url, now: Instant) -> bool {
+/// Whether to ask this vehicle now, of those that were silent: at once where it was not asked since a recording ended.
+fn may_ask(silent: &mut HashMap<Url, Instant>, vehicle: &Url, now: Instant, ended: Option<Instant>) -> bool {
     let Some(asked) = silent.get_mut(vehicle) else { return true };
-    let may_ask = now.saturating_duration_since(*asked) >= AWAY;
+    let may_ask = now.saturating_duration_since(*asked) >= AWAY || ended.is_some_and(|ended| *asked < ended);
     if may_ask {
         *asked = now;
     }
@@ -123,6 +127,8 @@ struct Job {
     after: Captured,
     missing: Vec<Captured>,
     not_before: Instant,
+    /// How often it could not be fetched although the vehicle answered.
+    refusals: u32,
 }
 
 impl Mender {
@@ -157,6 +163,14 @@ impl Mender {
                 tracing::info!("recording: what is missing is fetched before the end");
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Mender {
+    /// As if it had not answered just now.
+    pub fn be_silent(&self, vehicle: &Url) {
+        lock(&self.shared.state).heard(vehicle, true);
     }
 }
 
@@ -207,6 +221,8 @@ impl Shared {
                 number += 1;
                 all.push(Watched::new(number, reel));
             }
+            // Of all at once: a vehicle that is silent is asked for all their ends once.
+            all.iter_mut().for_each(Watched::look_for_end);
             all.retain_mut(|watched| {
                 watched.look(self);
                 let is_settled = self.settle(watched);
@@ -233,7 +249,7 @@ impl Shared {
             ended.elapsed() >= LONGEST || ended.elapsed() >= silent && watched.answered.elapsed() >= silent
         });
         // A slow disk has its time, unless somebody waits.
-        let hanging = if state.is_waited_for { HANGS } else { SILENT };
+        let hanging = if state.is_waited_for { STUCK } else { SILENT };
         let hangs = watched.ended.is_none() && watched.left.is_some_and(|left| left.elapsed() >= hanging);
         let is_over = watched.ended.is_some() && (watched.is_whole && open.is_none() || is_late)
             || hangs
@@ -291,8 +307,10 @@ impl Shared {
         let mut state = lock(&self.state);
         state.jobs.extend(jobs);
         let surplus = state.jobs.len().saturating_sub(MOST);
-        state.jobs.drain(..surplus);
+        let given_up: Vec<_> = state.jobs.drain(..surplus).collect();
+        drop(state);
         self.jobs.notify_all();
+        given_up.into_iter().for_each(|job| drop(job.give_up("too many others wait to be fetched")));
     }
 }
 
@@ -317,8 +335,7 @@ impl Watched {
         }
     }
 
-    fn look(&mut self, shared: &Shared) {
-        let end = self.reel.ended();
+    fn look_for_end(&mut self) {
         if self.reel.has_ended() {
             let written = self.reel.recorder.stats().total_bytes;
             if self.left.is_none() || std::mem::replace(&mut self.written, written) != written {
@@ -326,9 +343,13 @@ impl Watched {
                 (self.left, self.answered) = (Some(Instant::now()), Instant::now());
             }
         }
-        if end.is_some() {
-            self.ended.get_or_insert_with(Instant::now);
+        if self.ended.is_none() && self.reel.ended().is_some() {
+            self.ended = Some(Instant::now());
         }
+    }
+
+    fn look(&mut self, shared: &Shared) {
+        let end = self.reel.ended().filter(|_| self.ended.is_some());
         let is_due = self.compared.is_none_or(|compared| compared.elapsed() >= EVERY) || end.is_some();
         if self.is_whole || !is_due || self.ended.is_some() && self.compared.is_some_and(|at| at.elapsed() < TICK) {
             return;
@@ -345,15 +366,12 @@ impl Watched {
             return;
         };
         let tail = end.flatten().filter(|tail| *tail > to);
-        if to == journal[0].captured && tail.is_none() {
-            if end.is_some() {
-                self.give_up(to, true);
-            }
+        if to == journal[0].captured && end.is_none() {
             return;
         }
         let Some((vehicle, stream)) = self.reel.vehicle() else { return self.give_up(to, end.is_some()) };
         let of = vehicle.stats.clone();
-        if !may_ask(&mut lock(&shared.state).silent, &of, Instant::now()) {
+        if !may_ask(&mut lock(&shared.state).silent, &of, Instant::now(), self.ended) {
             return;
         }
         let compared = self.compare(shared, &journal, tail.unwrap_or(to), (vehicle, &stream), end.is_some());
@@ -378,7 +396,7 @@ impl Watched {
                 (self.refused, self.refusals) = (Some(Instant::now()), self.refusals + 1);
                 self.tell(format!("what is missing cannot be fetched: {}", reason(&error)));
                 // It may give it next time, as where it was starting. Files wait for that, so not for ever.
-                if self.refusals > 1 || end.is_some() {
+                if self.refusals >= REFUSALS || end.is_some() {
                     self.give_up(to, end.is_some());
                 }
             }
@@ -420,13 +438,16 @@ impl Watched {
             self.run = Some(listing.run);
         }
         if is_other {
-            // Another clock of captures, and an empty ring.
             self.tell("the vehicle was started again: what was missing before is not known there".to_owned());
-            self.reel.recorder.compared(last);
-            return Ok(true);
+            // What it sent since is known, unless its clock of captures was put back.
+            let goes_on = listing.kept_from_us > self.until.map(Captured::micros);
+            if self.left.is_some() || !goes_on {
+                self.reel.recorder.compared(last);
+                return Ok(true);
+            }
         }
         let compared = compared(journal, &listing, to, is_end);
-        if compared.from > first && compared.runs.iter().any(|run| run.after.captured < compared.from) {
+        if !is_other && compared.from > first && compared.runs.iter().any(|run| run.after.captured < compared.from) {
             self.tell("the vehicle keeps what was sent for less time than it was missing (--ring)".to_owned());
         }
         let jobs: Vec<_> = compared.runs.iter().filter(|run| !run.missing.is_empty()).cloned().collect();
@@ -442,6 +463,7 @@ impl Watched {
             after: run.after.captured,
             missing: run.missing,
             not_before: Instant::now(),
+            refusals: 0,
         }));
         Ok(true)
     }
@@ -481,7 +503,7 @@ fn list((talk, id): (&Talk, &str), from: Captured, to: Captured) -> Result<RingL
         let next = Captured(Duration::from_micros(all.until_us + 1));
         let more: RingListing = talk.ask_at(&range(talk.url().clone(), next, to), id)?;
         if more.run != all.run {
-            break;
+            return Ok(more);
         }
         all.until_us = more.until_us;
         all.pictures_us.extend(more.pictures_us);
@@ -545,7 +567,7 @@ impl Job {
             Err(WhepError::Closed { .. } | WhepError::Refused { status: 429 | 500..=599, .. }) => {
                 return Fetched::Again(self);
             }
-            Err(error) => return self.give_up(&reason(&error)),
+            Err(error) => return self.refused(&reason(&error)),
         };
         let pictures = self.missing.len();
         let Self { reel, run, missing, .. } = &mut self;
@@ -557,13 +579,19 @@ impl Job {
                 Fetched::Over
             }
             Ok(true) => self.give_up("the vehicle has left them out"),
-            Ok(false) => self.give_up("the disk did not take them in time"),
+            Ok(false) => self.refused("the disk did not take them in time"),
             Err(error) if error.kind() == ErrorKind::InvalidData => self.give_up(&error.to_string()),
             Err(error) => {
                 tracing::debug!("recording of {}: fetching is broken off: {error}", self.reel.title());
                 if self.missing.is_empty() { Fetched::Over } else { Fetched::Again(self) }
             }
         }
+    }
+
+    /// Nor is the next attempt the last one.
+    fn refused(mut self, why: &str) -> Fetched {
+        self.refusals += 1;
+        if self.refusals < REFUSALS && !self.reel.is_settled() { Fetched::Again(self) } else { self.give_up(why) }
     }
 
     fn give_up(self, why: &str) -> Fetched {
@@ -688,7 +716,7 @@ mod tests {
         let stats = Url::parse(&format!("http://127.0.0.1:{port}/api/stats")).expect("a URL");
         let vehicle = Some((Api::new(stats, whep::Http::default()), String::new()));
         let reel = Arc::new(Reel::of(folder.path(), vehicle));
-        Job { number: 1, reel, run: 1, after: at(0), missing: vec![at(40)], not_before: Instant::now() }
+        Job { number: 1, reel, run: 1, after: at(0), missing: vec![at(40)], not_before: Instant::now(), refusals: 0 }
     }
 
     #[test]
@@ -702,10 +730,29 @@ mod tests {
         let now = Instant::now();
         assert_eq!([port(state.next(now)), port(state.next(now))], [Some(10), None]);
         assert_eq!([port(state.next(now + AWAY)), port(state.next(now + AWAY))], [Some(9), None]);
+        let mut is_asked = |ended: Instant| may_ask(&mut state.silent, &silent, now + AWAY, Some(ended));
+        assert_eq!([is_asked(now + AWAY), is_asked(now + AWAY + TICK), is_asked(now)], [false, true, false]);
         state.heard(&silent, false);
         assert_eq!(port(state.next(now)), Some(9), "it answers");
         state.jobs[0].not_before = now + AGAIN;
         assert_eq!([port(state.next(now)), port(state.next(now + AGAIN))], [None, Some(9)]);
+    }
+
+    #[test]
+    fn what_a_vehicle_refuses_once_is_asked_for_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let mut lines = io::BufRead::lines(io::BufReader::new(&client));
+                while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                let _ = io::Write::write_all(&mut client, answer);
+            }
+        });
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let Fetched::Again(job) = job(&folder, port).fetch() else { panic!("it is given up") };
+        assert!(matches!(job.fetch(), Fetched::Over));
     }
 
     #[test]
@@ -718,14 +765,16 @@ mod tests {
         assert!(!shared.settle(&mut watched));
         watched.left = began.checked_sub(SILENT);
         assert!(shared.settle(&mut watched), "it hangs");
-        watched.left = began.checked_sub(HANGS);
         lock(&shared.state).is_waited_for = true;
+        watched.left = began.checked_sub(HANGS);
+        assert!(!shared.settle(&mut watched), "a slow one takes so long for one write");
+        watched.left = began.checked_sub(STUCK);
         assert!(shared.settle(&mut watched));
         // It took something.
         watched.written = 5;
         watched.answered = began.checked_sub(SILENT).expect("a machine that has run");
-        watched.reel.end();
-        watched.look(&shared);
+        watched.reel.end(Instant::now(), None);
+        watched.look_for_end();
         assert!(watched.left >= Some(began));
         assert!(watched.answered >= began, "the vehicle still gives what is missing");
     }

@@ -127,6 +127,9 @@ pub struct RecordingReport {
     /// How many have ended, and the newest of them.
     #[serde(default)]
     pub files_ended: u64,
+    /// Of them, those that were not wholly compared with what the vehicle sent: more may be missing than is told.
+    #[serde(default)]
+    pub files_not_compared: u64,
     pub files: Vec<RecordedFile>,
 }
 
@@ -137,6 +140,8 @@ pub struct RecordedFile {
     pub pictures_expected: u64,
     pub pictures_present: u64,
     pub gaps: u64,
+    #[serde(default)]
+    pub compared: bool,
 }
 
 impl Report {

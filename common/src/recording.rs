@@ -132,6 +132,11 @@ impl Recorder {
         self.shared.ended_files()
     }
 
+    /// Of them, those that were not wholly compared with what there was: more may be missing than is told.
+    pub fn uncompared_files(&self) -> u64 {
+        self.shared.uncompared_files()
+    }
+
     pub fn stats(&self) -> RecordingStats {
         let stats = self.shared.seen(Instant::now());
         if !self.thread.is_finished() || self.shared.is_stopping() {

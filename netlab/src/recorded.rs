@@ -36,12 +36,17 @@ const LONGEST_LIFE_MS: u64 = 3000;
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Times of capture of one picture that come by different ways may differ by so much.
 const SAME_US: u64 = 1000;
+/// Of the pictures that the server is asked for, so many each second at least are to be compared.
+pub const FEWEST: f64 = 0.9 * 30.0;
+/// The recording at the surface reaches so close to its end, in milliseconds.
+const END_MS: f64 = 1000.0;
 
 impl Dive {
     pub fn run(&self, bench: &mut Bench, client: &[&str], conduct: &Conduct) -> Result<Vec<Figure>> {
         let mut client = bench.start_recording(client)?;
         let recording = |bench: &Bench| bench.recorded().and_then(|report| report.recording).unwrap_or_default();
         wait::until_true("a recording at the surface", 2 * wait::START, || recording(bench).pictures_present > 30);
+        let recorded = Instant::now();
         bench.pass(Duration::from_secs(bench.pick(CALM, 2)))?;
         bench.lab.link(self.link)?;
         bench.pass(Duration::from_secs(conduct.seconds))?;
@@ -60,6 +65,7 @@ impl Dive {
             });
         }
         bench.pass(Duration::from_secs(bench.pick(5, 1)))?;
+        let (seconds, stopped) = (recorded.elapsed().as_secs_f64(), now_us());
         match client.stop(libc::SIGTERM, PATIENCE) {
             0 => {}
             code => bail!("rov-client ended with code {code}: {}", client.stderr()),
@@ -67,22 +73,21 @@ impl Dive {
         let told = recording(bench);
         bench.stop_server()?;
         let found = Compared::of(&bench.recordings("vehicle"), &bench.recordings("surface"))?;
-        let mut figures = found.figures();
+        let mut figures = found.figures(seconds * FEWEST);
+        let before_end = stopped.saturating_sub(found.last) as f64 / 1e3;
+        figures.push(
+            Figure::new("the surface's last picture before rov-client's end", before_end, "ms")
+                .at_most(END_MS)
+                .or_loosely(Limit::AtMost(5.0 * END_MS)),
+        );
         if self.outage.is_some() {
             let filled = filled.map(|after| after.as_secs_f64());
-            figures.push(Figure::new("filled after the outage's end", filled, "s"));
+            figures.push(Figure::new("filled after the outage's end", filled, "s").at_most(PATIENCE.as_secs_f64()));
         }
-        figures.extend([
-            Figure::new("fetched", fetched(&client.stderr()) as f64, ""),
-            Figure::new("gaps that rov-client tells", told.gaps as f64, "").at_most(0.0),
-            Figure::new("expected by rov-client, less present", missing(&told), "").at_most(0.0),
-        ]);
+        figures.push(Figure::new("fetched", fetched(&client.stderr()) as f64, ""));
+        figures.extend(found.told(&told));
         Ok(figures)
     }
-}
-
-fn missing(told: &RecordingReport) -> f64 {
-    told.pictures_expected as f64 - told.pictures_present as f64
 }
 
 /// By the lines of rov-client.
@@ -148,8 +153,15 @@ pub struct Compared {
     /// Of them, not at the surface, and what is at the surface alone.
     pub missing: usize,
     pub foreign: usize,
+    /// Times of capture that two pictures at the surface have.
+    pub twice: usize,
     /// Pictures at the surface whose time of capture is not known.
     pub unknown: usize,
+    /// Pictures at the surface by its tables, and what these say is missing.
+    pub rows: u64,
+    pub told_missing: u64,
+    /// When the last one at the surface was captured.
+    pub last: u64,
     /// By how many those at the surface differ from what ffprobe counts there.
     pub unplayable: u64,
     /// By which the times of capture differ at most, in microseconds.
@@ -181,27 +193,46 @@ impl Compared {
             vehicle: sent.len(),
             missing: differences.iter().filter(|difference| **difference > SAME_US).count(),
             foreign: here.iter().filter(|time| nearest(&sent, **time) > SAME_US).count(),
+            twice: here.windows(2).filter(|two| two[1] - two[0] <= SAME_US).count(),
             unknown: rows.len() - here.len(),
+            rows: rows.len() as u64,
+            told_missing: rows.iter().map(|row| row.missing).sum(),
+            last: *last,
             unplayable: rows.len().abs_diff(played) as u64,
             difference: same.copied().max().unwrap_or_default(),
         })
     }
 
-    /// What is wrong; empty when nothing is.
-    pub fn verdict(&self) -> Vec<String> {
-        let wrong = self.figures().into_iter().filter(|figure| figure.is_met() == Some(false));
-        wrong.map(|figure| format!("recordings: {figure}")).collect()
-    }
-
-    pub fn figures(&self) -> Vec<Figure> {
+    /// Of at least so many pictures.
+    pub fn figures(&self, fewest: f64) -> Vec<Figure> {
         let count = |name: &str, count: usize| Figure::new(name, count as f64, "");
         vec![
-            count("pictures recorded by the vehicle meanwhile", self.vehicle).at_least(1.0),
+            count("pictures recorded by the vehicle meanwhile", self.vehicle)
+                .at_least(fewest.floor())
+                .or_loosely(Limit::AtLeast(1.0)),
             count("of them missing at the surface", self.missing).at_most(0.0),
             count("at the surface alone", self.foreign).at_most(0.0),
-            count("at the surface without a time of capture", self.unknown),
+            count("at the surface twice", self.twice).at_most(0.0),
+            // By RTP, before the first sender report.
+            count("at the surface without a time of capture", self.unknown)
+                .at_most(0.0)
+                .or_loosely(Limit::AtMost(300.0)),
             Figure::new("at the surface, other than ffprobe counts", self.unplayable as f64, "").at_most(0.0),
             Figure::new("times of capture differ by at most", self.difference as f64 / 1e3, "ms"),
+        ]
+    }
+
+    /// What rov-client tells, beside its tables.
+    pub fn told(&self, told: &RecordingReport) -> Vec<Figure> {
+        let count = |name: &str, count: u64| Figure::new(name, count as f64, "").at_most(0.0);
+        let missing = told.pictures_expected.saturating_sub(told.pictures_present);
+        vec![
+            count("gaps that rov-client tells", told.gaps),
+            count("expected by rov-client, less present", missing),
+            count("told as present, other than in the tables", told.pictures_present.abs_diff(self.rows)),
+            count("told as missing, other than in the tables", missing.abs_diff(self.told_missing)),
+            // One that begins without times of capture is none.
+            count("files not compared, as rov-client tells", told.files_not_compared).or_loosely(Limit::AtMost(1.0)),
         ]
     }
 }
@@ -209,6 +240,37 @@ impl Compared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_told_is_what_is_in_the_tables() {
+        let found = Compared {
+            vehicle: 90,
+            missing: 0,
+            foreign: 0,
+            twice: 0,
+            unknown: 0,
+            rows: 90,
+            told_missing: 0,
+            last: 0,
+            unplayable: 0,
+            difference: 0,
+        };
+        let wrong = |found: &Compared, report: &RecordingReport| {
+            let all = [found.figures(90.0), found.told(report)].concat();
+            all.into_iter()
+                .filter(|figure| figure.is_met() == Some(false))
+                .map(|figure| figure.name)
+                .collect::<Vec<_>>()
+        };
+        let told = RecordingReport { pictures_expected: 90, pictures_present: 90, ..RecordingReport::default() };
+        assert_eq!(wrong(&found, &told), [""; 0]);
+        let more =
+            RecordingReport { pictures_expected: 91, pictures_present: 91, files_not_compared: 1, ..told.clone() };
+        let expected = ["told as present, other than in the tables", "files not compared, as rov-client tells"];
+        assert_eq!(wrong(&found, &more), expected);
+        let twice = Compared { vehicle: 89, twice: 1, unknown: 1, ..found };
+        assert_eq!(wrong(&twice, &told).len(), 3);
+    }
 
     #[test]
     fn what_was_fetched_is_summed_up() {

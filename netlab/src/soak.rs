@@ -22,8 +22,9 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::bench::program;
+use crate::figures::Figure;
 use crate::lab::{Lab, ROV};
-use crate::recorded::Compared;
+use crate::recorded::{Compared, FEWEST};
 use crate::run::{is_stopped, stop_on_signals};
 use samples::{Disturbance, PILOT, Record, Sample};
 use visitors::Visitors;
@@ -86,6 +87,8 @@ struct Residents {
     /// Its source dies every half minute.
     failing: Process,
     pilot: Process,
+    /// Where it writes what it has recorded.
+    pilot_stats: PathBuf,
     /// Watches the failing one.
     spectator: Process,
     /// Where it writes what it has shown.
@@ -97,7 +100,8 @@ impl Residents {
         let spectator_stats = keep.join("spectator.json");
         let plain =
             |path: &Path| path.to_str().map(str::to_owned).context("the folder for the samples has an odd name");
-        let stats_file = &plain(&spectator_stats)?;
+        let pilot_stats = keep.join("pilot.json");
+        let (stats_file, pilot_file) = (&plain(&spectator_stats)?, &plain(&pilot_stats)?);
         let (vehicle, surface) = (plain(vehicle)?, plain(surface)?);
         let record = |folder| ["--record", folder, "--record-split", "2min", "--record-free", "100MB"];
         let (server, client) = (program("rov-server")?, program("rov-client")?);
@@ -155,7 +159,10 @@ impl Residents {
                 "--rtsp-port",
                 "0",
             ]),
-            pilot: topside(&[&["--auto", "--name", "soak"], &record(&surface)[..]].concat()),
+            pilot: topside(
+                &[&["--auto", "--name", "soak", "--stats-json", pilot_file], &record(&surface)[..]].concat(),
+            ),
+            pilot_stats,
             spectator: topside(&[
                 "--host",
                 ROV,
@@ -189,6 +196,16 @@ impl Residents {
             .then(|| format!("the picture of the dying source was away for {:.1} s", gap / 1e3))
     }
 
+    /// What the pilot has recorded, beside what the vehicle has.
+    fn recorded(&self, vehicle: &Path, surface: &Path, lasted: Duration) -> Result<Vec<Figure>> {
+        let report = fs::read(&self.pilot_stats).context("the pilot has written no statistics")?;
+        let report: Report = serde_json::from_slice(&report).context("the pilot's statistics are none")?;
+        let found = Compared::of(vehicle, surface)?;
+        let mut figures = found.figures(lasted.as_secs_f64() * FEWEST);
+        figures.extend(found.told(&report.recording.unwrap_or_default()));
+        Ok(figures)
+    }
+
     /// In the order of [`samples::PROGRAMS`].
     fn each(&mut self) -> [&mut Process; 4] {
         [&mut self.server, &mut self.failing, &mut self.pilot, &mut self.spectator]
@@ -212,12 +229,15 @@ pub fn run(args: &SoakArgs) -> Result<u8> {
     })??;
     watcher.wait_for_shots(10);
     eprintln!("soak: {} minutes, or until Ctrl+C; the samples go to {}", args.minutes, args.keep.display());
+    let begun = Instant::now();
     let record = live(args, &lab, &mut residents, &watcher)?;
+    let lasted = begun.elapsed();
     let mut failures = record.verdict();
     failures.extend(residents.spectator_verdict());
     failures.extend(finish(&mut residents));
-    let recorded = Compared::of(&vehicle, &surface)?;
-    let wrong = recorded.verdict();
+    let figures = residents.recorded(&vehicle, &surface, lasted)?;
+    let unmet = figures.iter().filter(|figure| figure.is_met() == Some(false));
+    let wrong: Vec<_> = unmet.map(|figure| format!("recordings: {figure}")).collect();
     if !wrong.is_empty() {
         let log = recordings.path().join("pilot.log");
         fs::write(&log, residents.pilot.stderr()).with_context(|| format!("cannot write {}", log.display()))?;
@@ -226,8 +246,8 @@ pub fn run(args: &SoakArgs) -> Result<u8> {
     failures.extend(wrong);
     drop(watcher);
     drop(runtime);
-    write(args, &record, &recorded, &failures)?;
-    println!("{}", record.summary(&recorded, &failures));
+    write(args, &record, &figures, &failures)?;
+    println!("{}", record.summary(&figures, &failures));
     Ok(u8::from(!failures.is_empty()))
 }
 
@@ -295,7 +315,7 @@ fn finish(residents: &mut Residents) -> Vec<String> {
     failures
 }
 
-fn write(args: &SoakArgs, record: &Record, recorded: &Compared, failures: &[String]) -> Result<()> {
+fn write(args: &SoakArgs, record: &Record, recorded: &[Figure], failures: &[String]) -> Result<()> {
     let save =
         |path: &Path, text: String| fs::write(path, text).with_context(|| format!("cannot write {}", path.display()));
     save(&args.keep.join("soak.csv"), record.csv())?;

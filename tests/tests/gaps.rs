@@ -168,6 +168,7 @@ fn after_an_outage_the_clients_file_has_what_the_vehicles_has() {
     let log = dive.client.process.stderr();
     assert!(log.contains("missing pictures were fetched"), "{log}");
     assert_eq!((report.pictures_expected, report.gaps), (report.pictures_present, 0), "{report:?} {log}");
+    assert!(report.files_not_compared == 0 && !log.contains("not compared"), "{report:?} {log}");
     let told = format!("pictures expected {0}, present {0}, gaps 0", report.pictures_present);
     assert!(log.contains(&told), "{told}: {log}");
     assert_eq!(dive.compare(), report.pictures_present);
@@ -207,6 +208,7 @@ fn what_the_vehicle_does_not_keep_is_a_gap_with_its_time_and_the_reason_is_told_
     let log = dive.client.process.stderr();
     assert_eq!(log.matches("cannot be fetched").count(), 1, "{log}");
     assert!(log.contains("--ring 30s"), "{log}");
+    assert!(report.files_not_compared == 1 && log.contains("; 1 of the files not compared"), "{report:?} {log}");
 }
 
 #[test]

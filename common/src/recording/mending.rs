@@ -3,7 +3,7 @@
 //! Somebody else knows all pictures that there were: what the recording has is compared with that list, and what is
 //! missing can be given to it in any order, each once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::capture_clock::Captured;
@@ -121,8 +121,8 @@ pub struct Hole {
     /// How many came, and the last of them.
     pub came: u64,
     pub last: Option<Captured>,
-    /// From there on they are of another format than the file.
-    pub closed_from: Option<Captured>,
+    /// Its keyframes that came: whether they, and what follows each, are of the file's format.
+    pub fits: BTreeMap<Captured, bool>,
     pub at: Option<String>,
 }
 
@@ -147,13 +147,14 @@ impl Hole {
             wanted: missing.into_iter().collect(),
             came: 0,
             last: None,
-            closed_from: None,
+            fits: BTreeMap::new(),
             at,
         }
     }
 
     pub fn wants(&self, captured: Captured) -> bool {
-        self.wanted.contains(&captured) && self.closed_from.is_none_or(|from| captured < from)
+        let fits = self.fits.range(..=captured).next_back().is_none_or(|(_, fits)| *fits);
+        self.wanted.contains(&captured) && fits
     }
 
     pub fn missing(&self) -> u64 {

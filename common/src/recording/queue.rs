@@ -42,6 +42,8 @@ pub struct Recorded {
     /// How often pictures are missing before one of these, and how many.
     pub gaps: u64,
     pub missing: u64,
+    /// All of it was compared with what there was, where the plan has that: no more is missing than is told.
+    pub is_compared: bool,
 }
 
 /// Pictures that are in no file.
@@ -133,8 +135,9 @@ struct State {
     asked: Option<Instant>,
     stats: RecordingStats,
     files: VecDeque<Recorded>,
-    /// Of all.
+    /// Of all; and those of them that were not compared.
     ended_files: u64,
+    uncompared_files: u64,
     late: VecDeque<Late>,
     late_bytes: usize,
     /// What is in files and was not compared.
@@ -364,6 +367,7 @@ impl Shared {
     pub fn add_file(&self, file: Recorded) {
         let mut state = lock(&self.state);
         state.ended_files += 1;
+        state.uncompared_files += u64::from(!file.is_compared);
         if state.files.len() == LISTED_FILES {
             state.files.pop_front();
         }
@@ -377,6 +381,10 @@ impl Shared {
 
     pub fn ended_files(&self) -> u64 {
         lock(&self.state).ended_files
+    }
+
+    pub fn uncompared_files(&self) -> u64 {
+        lock(&self.state).uncompared_files
     }
 
     pub fn set_stats(&self, change: impl FnOnce(&mut RecordingStats)) {

@@ -956,6 +956,64 @@ fn a_file_waits_for_what_comes_late_and_what_nobody_has_stays_a_gap() {
 }
 
 #[test]
+fn a_file_is_compared_where_all_is_known_from_the_picture_before_it_to_its_last() {
+    for (from, expected) in [(Some(0), [true; 3]), (Some(59), [false, true, true]), (Some(65), [false, false, true])]
+        .into_iter()
+        .chain([(None, [false; 3])])
+    {
+        let mut bench = bench_of(Duration::from_secs(5), 0, true);
+        bench.push(7);
+        bench.wait("it records", |stats| stats.state == RecordingState::Recording);
+        bench.push(123);
+        bench.recorder.set_on(false);
+        bench.wait("all is in files", |stats| stats.state == RecordingState::Off);
+        if let Some(from) = from {
+            bench.compare(129, from, |_| true);
+        }
+        assert!(bench.recorder.stop(LIMIT));
+        let compared: Vec<_> = bench.recorder.files().iter().map(|file| file.is_compared).collect();
+        assert_eq!(compared, expected, "from {from:?}");
+        let not = expected.iter().filter(|is_compared| !**is_compared).count() as u64;
+        assert_eq!(bench.recorder.uncompared_files(), not);
+    }
+}
+
+#[test]
+fn a_file_waits_for_what_comes_late_while_others_end_behind_it() {
+    let mut bench = bench_of(Duration::from_secs(1), 0, true);
+    bench.push(15);
+    bench.lose(5, false);
+    // Of two seconds each.
+    bench.push(80);
+    bench.compare(89, 0, |_| true);
+    bench.wait("all has come", |stats| stats.pictures >= 95 && stats.missing == 0);
+    assert!(bench.recorder.stop(LIMIT));
+    let expected = [(0..20).collect::<Vec<_>>(), (20..40).collect(), (40..60).collect(), (60..80).collect()];
+    assert_eq!(bench.numbers()[..4], expected);
+    assert!(bench.recorder.files()[..4].iter().all(|file| file.is_compared));
+}
+
+#[test]
+fn of_what_comes_late_only_what_is_of_another_size_stays_missing() {
+    let mut bench = bench_of(LONGEST, 0, true);
+    bench.push(15);
+    bench.lose(25, false);
+    bench.push(15);
+    bench.compare(49, 0, |_| false);
+    for number in 15..40 {
+        let mut late = picture(number, u64::from(number) * 100, number % 10 == 0);
+        if number == 20 {
+            // 704 lines.
+            late.unit = late.unit.iter().map(|byte| if *byte == 187 { 155 } else { *byte }).collect();
+        }
+        assert!(bench.recorder.give(Late::Picture(late), LIMIT));
+    }
+    bench.wait("the rest has come", |stats| stats.missing == 10);
+    assert!(bench.recorder.stop(LIMIT));
+    assert_eq!(bench.numbers(), [(0..20).chain(30..55).collect::<Vec<_>>()]);
+}
+
+#[test]
 fn a_gap_before_a_picture_of_which_no_time_is_known_stays_one() {
     let mut bench = bench_of(LONGEST, 0, true);
     bench.push(15);

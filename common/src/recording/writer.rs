@@ -42,7 +42,7 @@ const LAST_SHOWN: Duration = Duration::from_millis(40);
 /// Of the newest gaps.
 const LISTED_GAPS: usize = 16;
 /// Files that wait for what comes late; and for how long.
-const WAITING: usize = 2;
+const WAITING: usize = 8;
 const WAITING_TIME: Duration = Duration::from_secs(600);
 /// Gaps that are remembered until they are compared, and those that may be filled.
 const REMEMBERED: usize = 1_024;
@@ -85,6 +85,8 @@ pub struct Writer {
     /// What was found missing and is not compared, and what may come late.
     guesses: VecDeque<Guess>,
     holes: VecDeque<Hole>,
+    /// It was said that not all is compared.
+    told_uncompared: bool,
 }
 
 struct Paused {
@@ -121,6 +123,8 @@ struct Current {
     /// Where pictures may come late: what stands in the table, and what was written last.
     table: Option<Vec<Row>>,
     written: Vec<Present>,
+    /// All that there was is known up to then, from the last picture of the file before on.
+    compared: Option<Captured>,
     /// Pictures that came late and are written.
     late: u64,
     /// When the file began to wait.
@@ -162,6 +166,7 @@ impl Writer {
             number: 0,
             guesses: VecDeque::new(),
             holes: VecDeque::new(),
+            told_uncompared: false,
         }
     }
 
@@ -353,6 +358,7 @@ impl Writer {
             missing: 0,
             table: self.plan.mends.then(Vec::new),
             written: Vec::new(),
+            compared: self.waiting.back().and_then(Current::last),
             late: 0,
             ended: None,
             is_mended: false,
@@ -431,7 +437,7 @@ impl Writer {
         if self.waiting.len() > WAITING
             && let Some(oldest) = self.waiting.pop_front()
         {
-            self.close_waiting(oldest, Ok(()));
+            self.close_early(oldest);
         }
         Ok(())
     }
@@ -445,12 +451,19 @@ impl Writer {
             let index = bytes - mem::replace(&mut recorded.bytes, bytes);
             self.shared.set_stats(|stats| stats.total_bytes += index);
         }
-        let Recorded { name, bytes, pictures, gaps, missing } = &recorded;
+        let Recorded { name, bytes, pictures, gaps, missing, is_compared } = &recorded;
         let told = format!(
-            "{name}: {lasted:.1} s, {}, pictures expected {}, present {pictures}, gaps {gaps}",
+            "{name}: {lasted:.1} s, {}, pictures expected {}, present {pictures}, gaps {gaps}{}",
             Bytes(*bytes),
-            pictures + missing
+            pictures + missing,
+            if *is_compared { "" } else { ", not compared with what was sent" }
         );
+        if !is_compared && !mem::replace(&mut self.told_uncompared, true) {
+            tracing::warn!(
+                "recording of {}: not all of {name} was compared with what was sent: more may be missing than is told",
+                self.plan.title
+            );
+        }
         self.shared.add_file(recorded);
         ended.map_err(|error| Trouble::Disk("cannot write the index of the file, which plays without", error))?;
         tracing::info!("recorded {told}");
@@ -730,7 +743,9 @@ impl Current {
     fn recorded(&self) -> Recorded {
         let (name, bytes) = (self.recording.name.to_string(), self.muxer.length());
         let pictures = self.pictures + self.late;
-        Recorded { name, bytes, pictures, gaps: self.gaps, missing: self.missing }
+        let is_whole = |last: Captured| self.compared >= Some(last);
+        let is_compared = self.table.is_none() || self.last().is_some_and(is_whole);
+        Recorded { name, bytes, pictures, gaps: self.gaps, missing: self.missing, is_compared }
     }
 
     /// Gives its size.

@@ -7,8 +7,7 @@ use rov_common::units::Resolution;
 use rov_tests::process::Process;
 use rov_tests::watcher::Shot;
 
-use crate::figures::median;
-use crate::recorded::Compared;
+use crate::figures::{Figure, median};
 
 /// In the order in which they are sampled.
 pub const PROGRAMS: [&str; 4] = ["rov-server", "rov-server, dying source", PILOT, "rov-client, of the dying source"];
@@ -227,7 +226,7 @@ impl Record {
     }
 
     /// For `docs/resilience.md`.
-    pub fn summary(&self, recorded: &Compared, failures: &[String]) -> String {
+    pub fn summary(&self, recorded: &[Figure], failures: &[String]) -> String {
         let minutes = self.samples.last().map_or(0.0, |sample| sample.at.as_secs_f64() / 60.0);
         let visits: Vec<_> = self.visits.iter().map(|(name, count)| format!("{name} {count}")).collect();
         let mut text = format!(
@@ -261,7 +260,7 @@ impl Record {
             minute(last)
         );
         text += "Recordings of rov-server and rov-client, a file each two minutes and with each change of size: ";
-        let told: Vec<_> = recorded.figures().iter().map(ToString::to_string).collect();
+        let told: Vec<_> = recorded.iter().map(ToString::to_string).collect();
         let _ = writeln!(text, "{}.\n", told.join("; "));
         match failures {
             [] => text += "Verdict: well.\n",

@@ -7,7 +7,7 @@ use super::{Current, REMEMBERED, Row, Trouble, WAITING_TIME, Writer};
 use crate::api::RecordingGap;
 use crate::capture_clock::Captured;
 use crate::mp4::{Format, Picture};
-use crate::recording::mending::{Compared, Guess, Hole, Late};
+use crate::recording::mending::{CLOSE, Compared, Guess, Hole, Late};
 
 /// A picture that is to be written.
 struct Placed {
@@ -48,6 +48,11 @@ impl Writer {
 
     fn compare(&mut self, compared: Compared) {
         let Compared { from, to, is_end, runs } = compared;
+        for file in self.waiting.iter_mut().chain(&mut self.file) {
+            if file.compared.or(file.first()).is_some_and(|known| from.0 <= known.0 + CLOSE) {
+                file.compared = file.compared.max(Some(to));
+            }
+        }
         // Behind the last picture nothing is known but what is found missing there.
         let finds_end = is_end && runs.iter().any(|run| run.before.is_none());
         let is_known = |guess: &Guess| guess.before.map_or(finds_end, |before| from < before && before <= to);
@@ -130,16 +135,28 @@ impl Writer {
     /// Each picture once, and only those that are missing.
     fn place(&mut self, picture: &Picture) -> Option<Placed> {
         let captured = picture.captured?;
-        let place = self.holes.iter().position(|hole| hole.wants(captured))?;
+        let place = self.holes.iter().position(|hole| hole.wanted.contains(&captured))?;
         let hole = &self.holes[place];
         let (number, time) = (hole.into, hole.time(captured));
         let codec = self.plan.codec;
         let file = self.open(number)?;
-        if picture.keyframe && Format::of(codec, &picture.unit).as_ref() != Ok(file.muxer.format()) {
-            // Of another size: a file has one.
-            self.holes[place].closed_from = Some(captured);
+        if picture.keyframe {
+            // A file has one size.
+            let fits = Format::of(codec, &picture.unit).as_ref() == Ok(file.muxer.format());
+            let hole = &mut self.holes[place];
+            if !fits && hole.fits.values().all(|fits| *fits) {
+                let at = super::rfc3339(captured);
+                tracing::warn!(
+                    "recording of {}: pictures from {at} on are of another size than their file, and stay missing",
+                    self.plan.title
+                );
+            }
+            hole.fits.insert(captured, fits);
+        }
+        if !self.holes[place].wants(captured) {
             return None;
         }
+        let file = self.open(number)?;
         let picture = Picture { time, ..picture.clone() };
         let bytes = file.muxer.late(&picture);
         file.bytes.extend_from_slice(&bytes);
@@ -195,13 +212,26 @@ impl Writer {
     }
 
     fn close_settled(&mut self, settled: Option<Captured>) {
-        let is_over = |file: &Current| {
-            let is_settled = file.last().is_none_or(|last| settled.is_some_and(|settled| settled > last));
-            is_settled || file.ended.is_some_and(|ended: Instant| ended.elapsed() >= WAITING_TIME)
-        };
-        while let Some(file) = self.waiting.pop_front_if(|file| is_over(file)) {
+        let is_settled =
+            |file: &mut Current| file.last().is_none_or(|last| settled.is_some_and(|settled| settled > last));
+        while let Some(file) = self.waiting.pop_front_if(is_settled) {
             self.close_waiting(file, Ok(()));
         }
+        let is_over = |file: &mut Current| file.ended.is_some_and(|ended: Instant| ended.elapsed() >= WAITING_TIME);
+        while let Some(file) = self.waiting.pop_front_if(is_over) {
+            self.close_early(file);
+        }
+    }
+
+    /// Although pictures may still come.
+    pub(super) fn close_early(&mut self, file: Current) {
+        let missing: usize =
+            self.holes.iter().filter(|hole| hole.into == file.number).map(|hole| hole.wanted.len()).sum();
+        if missing > 0 {
+            let (title, name) = (&self.plan.title, &file.recording.name);
+            tracing::warn!("recording of {title}: {missing} pictures stay missing: {name} waits for them no longer");
+        }
+        self.close_waiting(file, Ok(()));
     }
 
     pub(super) fn close_waiting(&mut self, file: Current, cut: io::Result<()>) {
@@ -225,7 +255,7 @@ impl Current {
         self.table.as_ref()?.first()?.captured
     }
 
-    fn last(&self) -> Option<Captured> {
+    pub(super) fn last(&self) -> Option<Captured> {
         self.table.as_ref()?.iter().filter_map(|row| row.captured).max()
     }
 
