@@ -1157,8 +1157,12 @@ mod tests {
         bench.take(50, false, false);
         let known = tail(&reel).expect("it is known now");
         assert!(known.abs_diff(before(40)) < 3, "{known}");
-        // Whose times were known in the meantime.
-        let mut bench = self::bench(false);
+    }
+
+    #[test]
+    fn a_pause_of_which_the_times_before_and_after_are_known_is_asked_for() {
+        // By RTP, whose first pictures had none.
+        let mut bench = bench(false);
         bench.run(0..10);
         bench.is_captured = true;
         let reel = lock(&bench.tape.state).reel.clone().expect("it records");
