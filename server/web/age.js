@@ -19,6 +19,8 @@ const UNKNOWN_AFTER_MS = 5000
 const OVERDUE = 3
 /** A longer one is an outage, from which nothing follows for the next. */
 const LONGEST_INTERVAL_MS = 1000
+/** The quickest way counts for so long, and up to as long again: clocks drift apart. */
+const ZERO_MS = 120_000
 
 /**
  * The server's clock of captures. Each exchange proves two bounds of its distance from this one: the question was
@@ -75,6 +77,19 @@ export class ClockSync {
     return age < -bound ? null : { age: Math.max(0, age), bound }
   }
 }
+
+/**
+ * When the clock of something that comes late was at zero: the earliest of what it said in this period and in the one
+ * before, as rov-client's `told` has it. `seen`: by the newest, which came `now`; `run` of the clock.
+ */
+export function zeroWith(known, run, seen, now) {
+  const age = now - known?.since
+  if (known?.run !== run || age >= 2 * ZERO_MS) return { run, since: now, newest: seen, before: seen }
+  if (age >= ZERO_MS) return { run, since: now, newest: seen, before: known.newest }
+  return { ...known, newest: Math.min(known.newest, seen) }
+}
+
+export const earliest = ({ newest, before }) => Math.min(newest, before)
 
 /** From one RTP timestamp to another, which may have wrapped. */
 export const millis = (to, from) => ((to - from) | 0) / TICKS_PER_MS

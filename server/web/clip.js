@@ -47,8 +47,9 @@ export const pause = (ms, signal) => new Promise(resolve => {
  * until its ring, which keeps `kept` seconds, cannot have the moment any more. Fetched, as a link could not carry the
  * login. `server`: the id of the one whose clip it shall be, where that is known.
  */
-export async function fetchClip(around, { server, kept = KEPT_S, signal }) {
-  const until = around.moment + kept * 1000 + (around.captured === undefined ? 0 : RESTS_MS)
+export async function fetchClip(around, { server, kept, signal }) {
+  const longest = kept ?? KEPT_S
+  const until = around.moment + longest * 1000 + (around.captured === undefined ? 0 : RESTS_MS)
   for (let tries = 0; ; tries += 1) {
     const wait = Math.min(PAUSE_MS * 2 ** tries, LONGEST_PAUSE_MS)
     try {
@@ -58,7 +59,7 @@ export async function fetchClip(around, { server, kept = KEPT_S, signal }) {
       if (signal.aborted || !isAway && error.status !== 429 && !(error.status >= 500)) throw error
       if (clock() + wait >= until) {
         const since = Math.floor((clock() - around.moment) / 1000)
-        throw new Error(`${error.message}; given up after ${since} s, as the vehicle keeps ${kept} s (--ring)`)
+        throw new Error(`${error.message}; given up after ${since} s, as the vehicle keeps ${longest} s (--ring)`)
       }
     }
     await pause(wait, signal)
@@ -88,11 +89,14 @@ async function request(around, head, { server, kept, signal }) {
     const last = { ...of, seconds: Math.round((before + after + late) / 1000) }
     const micros = ms => Math.round(ms * 1000)
     const times = isKnown ? { from: micros(captured - before), to: micros(captured + after), ...run && { run } } : {}
-    let reply = await get({ ...last, ...times })
-    // It keeps less: all of that.
-    if (reply.status === 422) reply = await get({ ...of, seconds: Math.floor(kept), ...times })
+    let wanted = { ...last, ...times }, reply = await get(wanted)
     // It stands still since: what was last.
-    else if (reply.status === 409 && isKnown && !after) reply = await get(last)
+    if (reply.status === 409 && isKnown && !after) reply = await get(wanted = last)
+    // It keeps less: all of that.
+    if (reply.status === 422) {
+      delete wanted.seconds
+      reply = await get({ ...wanted, ...kept && { seconds: Math.floor(kept) } })
+    }
     if (!reply.ok) throw await refusal(reply)
     const id = reply.headers.get("x-server-id")
     // Earlier versions do not say it.
@@ -103,7 +107,7 @@ async function request(around, head, { server, kept, signal }) {
     const name = reply.headers.get("content-disposition")?.match(/filename="([^"]+)"/)?.[1] ?? "clip.mp4"
     const number = header => Number(reply.headers.get(header) ?? NaN)
     const [begun, lasted, age] = [number("x-timestamp"), number("x-content-duration"), number("x-age")]
-    const pieces = [], reader = reply.body.getReader()
+    const came = clock(), pieces = [], reader = reply.body.getReader()
     for (;;) {
       within(SILENCE_MS)
       const { done, value } = await reader.read()
@@ -111,7 +115,7 @@ async function request(around, head, { server, kept, signal }) {
       pieces.push(value)
     }
     const blob = new Blob(pieces, { type: "video/mp4" })
-    return { name, begun: begun * 1000, lasted: lasted * 1000, age: age * 1000, blob }
+    return { name, begun: begun * 1000, lasted: lasted * 1000, age: age * 1000, came, blob }
   } catch (error) {
     // Browsers tell the reader of a body that it was broken off, and not why.
     throw stop.signal.aborted ? stop.signal.reason : error
@@ -123,22 +127,23 @@ async function request(around, head, { server, kept, signal }) {
 }
 
 /** What a clip has not of the seconds that were to end with a moment, as it came late or its stream stands still. */
-function missing({ moment, captured, before }, { begun, lasted, age }) {
-  const seconds = ms => Math.floor(ms / 1000)
-  const early = captured === undefined || isNaN(begun + lasted) ? age : captured - begun - lasted
+function missing({ moment, captured, before }, { begun, lasted, age, came }) {
+  const seconds = ms => Math.floor(ms / 1000), late = came - moment
+  const isKnown = captured !== undefined && !isNaN(begun + lasted)
+  const early = isKnown ? captured - begun - lasted : age
   if (early >= OLD_MS) return `; it ended ${seconds(early)} s before it was asked for`
+  if (!isKnown) return late >= OLD_MS ? `; it ends up to ${seconds(late)} s after the key` : ""
   const first = begun - (captured - before)
   // Without an outage it has what there was.
-  const isLate = clock() - moment >= HEAD_MS
-  if (!isLate || first < 1000) return ""
+  if (late < HEAD_MS || first < 1000) return ""
   return `; it came too late for the first ${seconds(first)} s, which are not kept any more`
 }
 
-/** Saves a clip; what is to be said of it, with `doubt` of its pictures. Else as `fetchClip`. */
-export async function saveClip(around, options, doubt) {
+/** Hands a clip to `keep`; what is to be said of it, with `doubt` of its pictures. Else as `fetchClip`. */
+export async function saveClip(around, options, doubt, keep) {
   try {
     const clip = await fetchClip(around, options)
-    keepFile(clip.blob, clip.name)
+    keep(clip.blob, clip.name)
     const said = `${Math.round(clip.lasted / 1000)} s, ${size(clip.blob.size)}${missing(around, clip)}`
     return `Saved ${clip.name}: ${said}${doubt && `; ${doubt}`}`
   } catch (error) {

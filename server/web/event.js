@@ -13,6 +13,18 @@ const NEAR_MS = 100
 /** More are not fetched at once: picture and text are saved without. */
 const MOST_CLIPS = 3
 let clips = 0
+/** Of events that were saved: others are not unpacked into their folders. */
+const names = new Set()
+
+/** `name`, of the same moment `-2` and so on, as rov-client has it. */
+function unused(name) {
+  for (let number = 1; ; number += 1) {
+    const one = number === 1 ? name : `${name}-${number}`
+    if (names.has(one)) continue
+    names.add(one)
+    return one
+  }
+}
 
 const failed = error => ({ failed: error?.message ?? String(error) })
 const part = (file, bytes) => bytes.failed ? bytes : { file, bytes }
@@ -85,20 +97,21 @@ export class Note {
    * follows.
    */
   async save(text, say, offer) {
+    this.name = unused(this.name)
     const snapshot = part("snapshot.png", await this.picture)
     // It may have come while the text was typed.
     const early = await Promise.race([this.clip, null])
     const follows = { awaited: "clip.mp4" }
-    const names = [this.#pack(text, { snapshot, clip: early ? part("clip.mp4", early) : follows }, ".zip", keepFile)]
-    if (!early) say(`Saved ${names[0]}; its clip follows`)
+    const saved = [this.#pack(text, { snapshot, clip: early ? part("clip.mp4", early) : follows }, ".zip", keepFile)]
+    if (!early) say(`Saved ${saved[0]}; its clip follows`)
     const clip = part("clip.mp4", early ?? await this.clip)
     if (!early && !clip.failed) {
-      names.push(this.#pack(text, { snapshot: { ...snapshot, bytes: null }, clip }, "_clip.zip", offer))
+      saved.push(this.#pack(text, { snapshot: { ...snapshot, bytes: null }, clip }, "_clip.zip", offer))
     }
     const missing = [["picture", snapshot], ["clip", clip]].filter(([, part]) => part.failed)
     const reasons = missing.map(([what, part]) => `no ${what}: ${part.failed}`).join("; ")
-    const second = names[1] ? `; its clip is ${names[1]}` : ""
+    const second = saved[1] ? `; its clip is ${saved[1]}` : ""
     const doubts = this.doubts.map(doubt => `. ${doubt.slice(0, -1)}`).join("")
-    return `Saved ${names[0]}${second}${reasons && `, but ${reasons}`}${doubts}`
+    return `Saved ${saved[0]}${second}${reasons && `, but ${reasons}`}${doubts}`
   }
 }

@@ -13,8 +13,8 @@ const listeners = new Map()
 let connection = null
 
 /**
- * Calls `call(data)` for each event of this name, `connected` with the server's id at each new connection, until what it
- * returns is called.
+ * Calls `call(data)` for each event of this name, `connected` with the server's id at each new connection, until what
+ * it returns is called.
  */
 export function listen(name, call) {
   if (!listeners.has(name)) listeners.set(name, new Set())

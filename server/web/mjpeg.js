@@ -1,5 +1,6 @@
 // Pictures by HTTP, out of `multipart/x-mixed-replace` as rov-server sends it: what is shown where no UDP gets through.
 
+import { earliest, zeroWith } from "./age.js"
 import { ask } from "./login.js"
 import { refusal } from "./session.js"
 
@@ -7,6 +8,8 @@ import { refusal } from "./session.js"
 const LATE_MS = 2000
 /** The server ends the stream itself where it has nothing to send. */
 const SILENT_MS = 5000
+/** Between two pieces, the time of day goes on by so much more or less than this clock: see `watch`. */
+const STEP_MS = 500
 const MAX_HEADER = 4096
 const MAX_PICTURE = 16 << 20
 
@@ -46,9 +49,10 @@ export class Parts {
 }
 
 /**
- * Calls `show(picture, age, time)` for each picture of `path` until `signal`; of several that have come, for the
- * newest. `age` in ms: how much later than the quickest header it was whole. So a slow link shows by the first picture
- * already. `time`: of its capture, by the server's clock.
+ * Calls `show(picture, age, time, id)` for each picture of `path` until `signal`; of several that have come, for the
+ * newest. `age` in ms: how much later than the quickest header of the last minutes it was whole. So a slow link shows
+ * by the first picture already. `time`: of its capture, by the server's clock. `id` of the server, null where it does
+ * not say it.
  * Fails at the end, which comes sooner or later.
  */
 export async function watch(path, signal, show) {
@@ -60,21 +64,26 @@ export async function watch(path, signal, show) {
   try {
     const reply = await ask(path, { signal: end.signal })
     if (!reply.ok) throw await refusal(reply)
-    const reader = reply.body.getReader(), parts = new Parts()
-    // By so much the quickest header came behind its picture's time: the clocks differ.
-    let least = Infinity
+    const id = reply.headers.get("x-server-id"), reader = reply.body.getReader(), parts = new Parts()
+    // By so much the quickest header came behind its picture's time: the clocks differ, and drift apart.
+    let zero = null, wasAhead = null
     for (;;) {
       const { done, value } = await reader.read()
       if (done) throw new Error("The server has ended the MJPEG stream")
       clearTimeout(timer)
       timer = setTimeout(silent, SILENT_MS)
-      const now = Date.now(), part = parts.push(value, now).at(-1)
+      const now = performance.now(), ahead = Date.now() - now
+      // Asleep, this clock stands still: what waited meanwhile would look new.
+      if (Math.abs(ahead - (wasAhead ?? ahead)) > STEP_MS) throw new Error("This machine slept, or its clock was set")
+      wasAhead = ahead
+      const part = parts.push(value, now).at(-1)
       if (!part) continue
-      const lag = now - part.time
-      least = Math.min(least, part.begun - part.time)
-      if (lag - least > LATE_MS) throw new Error("MJPEG comes too late over this link")
+      // One connection is of one run of the server.
+      zero = zeroWith(zero, 0, part.begun - part.time, now)
+      const least = earliest(zero)
+      if (now - part.time - least > LATE_MS) throw new Error("MJPEG comes too late over this link")
       const picture = await createImageBitmap(new Blob([part.jpeg], { type: "image/jpeg" }))
-      if (!end.signal.aborted) show(picture, Date.now() - part.time - least, part.time)
+      if (!end.signal.aborted) show(picture, performance.now() - part.time - least, part.time, id)
       picture.close()
     }
   } finally {

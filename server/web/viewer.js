@@ -32,6 +32,8 @@ const FIRST_TIME = Date.UTC(2025, 0)
 const CLIP_TOLD_MS = 10000
 /** For so long a file can be taken that the browser may have refused. */
 const OFFERED_MS = 120000
+/** Links to files hide the picture, and the files take memory. */
+const MOST_OFFERED = 3
 /** Between two tries to keep the screen on. */
 const SCREEN_RETRY_MS = 10000
 /** A chosen stream that has no picture by then is shown without: the pilot wants to know how it is. */
@@ -74,6 +76,12 @@ function watched(name, video, last) {
       if (news) leaveBehind()
     },
     opened: () => refreshServer(),
+    isOf: id => {
+      // Earlier versions do not say it.
+      const isKnown = page.server && (!id || id === page.server.id)
+      if (!isKnown && clock() - refreshed > STATS_MS) refreshServer()
+      return Boolean(isKnown)
+    },
     blocked: () => { $("play").hidden = false },
   })
   for (const element of [video, last])
@@ -345,6 +353,9 @@ function leaveBehind() {
   page.server = null
   doubts = {}
   follow(false)
+  // Their changes would be those of the other one.
+  closeSettings()
+  closeRecordings()
 }
 
 /** What the server said that the large picture is of; null: it has said nothing. */
@@ -352,7 +363,7 @@ const pictured = () => main.behind ? main.behind.server : page.server
 
 /** The server's statistics: its name and its streams. */
 function learn(stats) {
-  const { other, aside } = place.told(feeds()[0].session?.key, stats)
+  const { other, aside } = place.told(feeds().map(({ session }) => session?.key).find(Boolean), stats)
   announce(other ?? aside)
   // Not of the server whose video is shown.
   if (aside) return
@@ -618,6 +629,7 @@ let clipStop = null
 async function clip() {
   if (clipStop) return clipStop.abort(new Error("it was broken off"))
   if (grid) return toast("Make one of the tiles large first")
+  if (main.behind) return toast("No clip: another server answers by now")
   clipStop = new AbortController()
   const begun = clock()
   const wait = () => toast(`Still waiting for the clip, ${duration(clock() - begun)}. C breaks it off`)
@@ -627,7 +639,7 @@ async function clip() {
   const kept = ringOf(page.server, shownStream())?.limit_seconds, before = Math.min(CLIP_S, kept ?? CLIP_S) * 1000
   const around = { stream: shownStream(), moment: begun, ...Watched.latest(), before, after: 0 }
   const options = { server: page.server?.id, kept, signal: clipStop.signal }
-  toast(await saveClip(around, options, doubt ? `${doubt.title}. ${doubt.detail}` : ""))
+  toast(await saveClip(around, options, doubt ? `${doubt.title}. ${doubt.detail}` : "", offer))
   clearInterval(waiting)
   clipStop = null
 }
@@ -638,7 +650,7 @@ let note = null
 let saving = 0
 // The browser asks whether the page is to be left.
 addEventListener("beforeunload", event => {
-  if (!note && !saving) return
+  if (!note && !saving && !clipStop) return
   event.preventDefault()
   // For browsers of before 2024.
   event.returnValue = true
@@ -653,12 +665,18 @@ function noteEvent() {
 }
 
 function newNote() {
-  const reason = unkept()
-  if (reason) {
+  const none = reason => {
     toast(reason)
     return refused(reason)
   }
-  const { about, age, png, telemetry, ring, server, isBehind } = picture()
+  if (unkept()) return none(unkept())
+  let taken
+  try {
+    taken = picture()
+  } catch (error) {
+    return none(`The browser gives no picture: ${error.message}`)
+  }
+  const { about, age, png, telemetry, ring, server, isBehind } = taken
   const latest = Watched.latest(), captured = latest ? main.lastCaptured ?? latest.captured - age : undefined
   return new Note({
     ...about, picture: png, telemetry, moment: clock(), captured, run: latest?.run, server: server?.id,
@@ -699,13 +717,16 @@ function offer(blob, name) {
   keepFile(blob, name)
   const link = document.createElement("a")
   Object.assign(link, { href: URL.createObjectURL(blob), download: name, textContent: `Not saved? ${name}` })
-  const drop = () => {
-    link.remove()
-    setTimeout(() => URL.revokeObjectURL(link.href), 60000)
-  }
+  const drop = () => withdraw(link)
   link.addEventListener("click", drop)
   setTimeout(drop, OFFERED_MS)
   $("offered").append(link)
+  if ($("offered").children.length > MOST_OFFERED) withdraw($("offered").firstElementChild)
+}
+
+function withdraw(link) {
+  link.remove()
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000)
 }
 
 let toastTimer = 0

@@ -120,8 +120,8 @@ export class Watched {
   /**
    * `name` of the stream, null: the server's first. `video` and `last`, a canvas for what is no video, show it. `on`:
    * `presented(now)` a picture, `stats(stats)` of the server, `doubts(doubts, first)` of pictures by their streams,
-   * `proven(key)`: the pictures that come from now on are of a server of this key, `opened()`, or refused, `blocked()`:
-   * a touch is needed.
+   * `proven(key)`: the pictures that come from now on are of a server of this key, `opened()`, or refused, `isOf(id)`:
+   * whether pictures of the server of this id are those of the one whose name is shown, `blocked()`: a touch is needed.
    */
   constructor(name, video, last, on) {
     Object.assign(this, { name, video, last, on })
@@ -381,7 +381,10 @@ export class Watched {
 
   async #startPreview() {
     const { signal } = this.#preview = new AbortController()
-    const show = (picture, age, captured) => this.#showPreview(picture, age, captured)
+    const show = (picture, age, captured, id) => {
+      if (this.on.isOf?.(id) ?? true) this.#showPreview(picture, age, captured)
+      else this.previewTrouble = "the server has not said its name yet"
+    }
     while (!signal.aborted) {
       if (previews < MAX_PREVIEWS) {
         previews += 1
@@ -454,6 +457,10 @@ export class Watched {
   leaveBehind(server) {
     // Or it is of one before that one.
     if (this.lastPicture !== null && !this.behind) this.#behind = { picture: this.lastPicture, server }
+    // What comes by HTTP may be of that one for long.
+    if (!this.#preview) return
+    this.#preview.abort()
+    this.#startPreview()
   }
 
   /** `{ server }`, what the server of the picture said last, where that is another one than answers now; else null. */

@@ -1,6 +1,7 @@
 // What the server wants written over the pictures: the time of day, a text, telemetry. As text alone, which never
 // becomes a part of the page.
 
+import { earliest, zeroWith } from "./age.js"
 import { listen, reconnect } from "./events.js"
 import { clock } from "./watched.js"
 
@@ -17,8 +18,6 @@ const overlays = new Map()
 let newest = null, at = 0
 /** The id of the server that says all this; null: it is not known. */
 let teller = null
-/** The way of the quickest values counts for so long, and up to as long again: clocks drift apart. */
-const ZERO_MS = 120_000
 /**
  * When the server's clock was at zero, as `zeroWith` has it. It outlasts connections, as one may begin with values that
  * waited; null before the first.
@@ -66,17 +65,6 @@ export function measured(server) {
   })
   return Object.fromEntries(fields)
 }
-
-/** As rov-client's `told` has it: the earliest zero of the newest values of this run of the server and of the period
-    before, with a value that came `now` and says that it was at `seen`. */
-export function zeroWith(known, run, seen, now) {
-  const age = now - known?.since
-  if (known?.run !== run || age >= 2 * ZERO_MS) return { run, since: now, newest: seen, before: seen }
-  if (age >= ZERO_MS) return { run, since: now, newest: seen, before: known.newest }
-  return { ...known, newest: Math.min(known.newest, seen) }
-}
-
-export const earliest = ({ newest, before }) => Math.min(newest, before)
 
 /** The lines of an overlay, where its values came so long ago. As `common`'s `overlay` has them. */
 export function linesOf(overlay, values, sinceMs) {

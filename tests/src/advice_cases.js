@@ -1,9 +1,8 @@
-// Cases for server/web/advice.js, mjpeg.js, lineup.js, written.js, age.js, place.js and exif.js; gives what does not
-// hold.
+// Cases for server/web/advice.js, mjpeg.js, lineup.js, age.js, place.js, exif.js, clip.js and written.js; gives what
+// does not hold.
 async function check(
   { advise, view, tabTitle, retryDelay, fileName, duration }, { Parts, watch }, { lineup, tiles, told },
-  { zeroWith, earliest }, { ClockSync, LateAlarm, capturedAt }, { Place, notices },
-  { placeOf },
+  { ClockSync, LateAlarm, capturedAt, zeroWith, earliest }, { Place, notices }, { placeOf }, { saveClip },
 ) {
   const wrong = []
   const expect = (what, is, wanted) => { if (is !== wanted) wrong.push(`${what}: ${is}, not ${wanted}`) }
@@ -290,6 +289,74 @@ async function check(
   expect("a value of the server before", await shows("Depth --"), "Depth --")
   written.follow(false)
   globalThis.fetch = served
+
+  // Of a clip it is said what it has not; a server that keeps less is asked for all that it keeps.
+  const { clock } = await import("/watched.js")
+  const clips = async (replies, around, kept) => {
+    const asked = [], names = []
+    const seconds = query => Number(query.get("seconds")) > 30 ? "more" : query.get("seconds")
+    globalThis.fetch = async (path, options) => {
+      if (!path.startsWith("api/clip")) return served(path, options)
+      const query = new URLSearchParams(path.split("?")[1])
+      asked.push(`${seconds(query)} ${query.get("from")}`)
+      return replies.shift()
+    }
+    const wanted = { moment: clock() - 5000, before: 30000, after: 0, ...around }
+    const options = { kept, signal: new AbortController().signal }
+    const said = await saveClip(wanted, options, "", (_, name) => names.push(name))
+    globalThis.fetch = served
+    return { said, names: names.join(), asked: asked.join(", ") }
+  }
+  const refuses = status => Response.json({ error: "no" }, { status })
+  const clip = (begun, lasted, age) => new Response("clip", { headers: {
+    "content-disposition": 'attachment; filename="c.mp4"', "x-timestamp": begun, "x-content-duration": lasted,
+    "x-age": age,
+  } })
+  const unsure = await clips([clip(1000, 30, 0.1)], {}, 60)
+  expect("a clip by a clock that is not known, and the seconds",
+    unsure.said.replace(/\d+ s after/, "s after"), "Saved c.mp4: 30 s, 4 B; it ends up to s after the key")
+  expect("it is kept", unsure.names, "c.mp4")
+  const ended = await clips([clip(1000, 30, 7)], {}, 60)
+  expect("one that ended before", ended.said, "Saved c.mp4: 30 s, 4 B; it ended 7 s before it was asked for")
+  const tooLate = await clips([clip(1000, 18, 0.1)], { captured: 1018000 }, 20)
+  expect("one that came too late", tooLate.said,
+    "Saved c.mp4: 18 s, 4 B; it came too late for the first 12 s, which are not kept any more")
+  const still = await clips([refuses(409), refuses(422), clip(1000, 20, 0.1)], { captured: 1020000 }, 20)
+  expect("of a stream that stands, all that is kept", still.asked, "more 990000000, more null, 20 null")
+  const short = await clips([refuses(422), clip(1000, 10, 0.1)], {}, undefined)
+  expect("of a ring that is not known, what it has", short.asked, "more null, null null")
+
+  // Clocks that drift apart by 1.5 s in ten minutes, and one that is set or sleeps.
+  const picture = await new Promise(done => Object.assign(document.createElement("canvas"), { width: 8, height: 8 })
+    .toBlob(done, "image/jpeg")).then(blob => blob.arrayBuffer())
+  const pictures = async step => {
+    const ages = [], today = Date.now
+    let at = 0, wall = 0, count = 0
+    performance.now = () => at
+    Date.now = () => wall
+    const pull = controller => {
+      if (count++ === 60) return controller.close()
+      at += 10000
+      wall += 10000 + step(count)
+      const head = `${count > 1 ? "" : "--frame\r\n"}${header(at * 0.9975 / 1000, { length: picture.byteLength })}`
+      for (const part of [bytes(head), new Uint8Array(picture), bytes("\r\n--frame\r\n")]) controller.enqueue(part)
+    }
+    const head = { headers: { "x-server-id": "a" } }
+    globalThis.fetch = async (path, options) => path === "stream.mjpg"
+      ? new Response(new ReadableStream({ pull }, { highWaterMark: 0 }), head) : served(path, options)
+    const end = await watch("stream.mjpg", new AbortController().signal, (_, age, time, id) => ages.push([age, id]))
+      .catch(error => error.message)
+    delete performance.now
+    Date.now = today
+    globalThis.fetch = served
+    return { end, ages }
+  }
+  const drifting = await pictures(() => 0)
+  expect("the end is said", drifting.end, "The server has ended the MJPEG stream")
+  expect("all are shown, with their server", drifting.ages.filter(([, id]) => id === "a").length, 60)
+  expect("none is old", Math.max(...drifting.ages.map(([age]) => age)) < 700, true)
+  const stepped = await pictures(count => count === 7 ? 1500 : 0)
+  expect("a step is said", [stepped.end, stepped.ages.length].join(), "This machine slept, or its clock was set,6")
 
   // A server that says nothing, with all its time over at once.
   const { fetch, setTimeout } = globalThis

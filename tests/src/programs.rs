@@ -13,6 +13,10 @@ use tempfile::TempDir;
 use crate::process::{Process, binary};
 use crate::{http, wait};
 
+/// Of a file of `--config`: the user `pilot`, whose token is `rov_test`.
+pub const PILOT: &str = "[[user]]\nname = 'pilot'\nrole = 'controller'\n\
+    token = 'sha256:05fdc8c415beeba8060d7ca7db3d8482e1d069c2f5f932b664aafbf144877bfa'\n";
+
 /// `rov-server` on loopback, at ports that the system chose.
 pub struct Server {
     pub process: Process,

@@ -279,11 +279,12 @@ fn rov_client_and_the_page_write_what_the_server_tells_and_nothing_that_is_old()
                  [left - offsetLeft, top - offsetTop, clientWidth, clientHeight].every(Number.isFinite) && left >= 0)\
                  (written.getBoundingClientRect(), video)";
     assert_eq!(chromium.evaluate(&page, place), json!(true));
+    let id = http::stats(server.address).id;
     // On a slow link a smaller picture comes; the place stays where it is.
     let beside = |video: &str| {
         format!(
             "import('/written.js').then(({{ write }}) => {{ const root = document.createElement('div'); \
-             write(root, undefined, 'stream1', {{ clientWidth: 1280, clientHeight: 720, {video} }}, true); \
+             write(root, '{id}', 'stream1', {{ clientWidth: 1280, clientHeight: 720, {video} }}, true); \
              return [root.style.left, root.style.top] }})"
         )
     };

@@ -10,7 +10,7 @@ use rov_tests::devtools::{DevTools, Page};
 use rov_tests::exif;
 use rov_tests::http;
 use rov_tests::jpeg;
-use rov_tests::programs::{Client, Server};
+use rov_tests::programs::{Client, PILOT, Server};
 use rov_tests::proxy::Proxy;
 use rov_tests::relay::Network;
 use rov_tests::wait::{self, until, until_true};
@@ -120,6 +120,18 @@ fn the_page_plays_at_once_with_low_latency_and_without_complaints() {
     assert!(said.as_str().is_some_and(|said| said.starts_with(&format!("Saved {name}: "))), "{said} {name}");
     assert!(name.starts_with("clip_20") && name.contains("Z_cam1_stream1"), "{name}");
     assert_eq!(std::fs::read(&mp4).expect("the clip").get(4..8), Some(&b"ftyp"[..]));
+    // The browser may refuse a download so long after the key: there is a link, and not one for each of many.
+    let links = "[...document.querySelectorAll('#offered a')].map(({ download }) => download)";
+    assert_eq!(chromium.evaluate(&page, links), json!([name]));
+    let quick = "globalThis.number = 0; const real = fetch; globalThis.fetch = async (path, options) => \
+                 path.startsWith('api/clip') ? new Response('x', { headers: { 'content-disposition': \
+                 `attachment; filename=\"${number += 1}.mp4\"` } }) : real(path, options); 0";
+    chromium.evaluate(&page, quick);
+    for number in 1..=4 {
+        chromium.evaluate(&page, "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'c', bubbles: true }))");
+        chromium.wait_for(&page, &format!("{toast}.startsWith('Saved {number}.mp4')"), wait::SOON);
+    }
+    assert_eq!(chromium.evaluate(&page, links), json!(["2.mp4", "3.mp4", "4.mp4"]));
     assert_eq!(chromium.complaints(), Vec::<String>::new());
 
     // Leaving the page ends its session by HTTP, at once.
@@ -419,6 +431,17 @@ fn a_picture_that_stands_is_kept_under_the_name_of_its_vehicle_whoever_answers_b
     assert_eq!((event.vehicle.as_str(), event.telemetry.len(), event.place), ("Nemo", 0, Place::default()));
     assert_eq!(event.pictures[0].clip, Part::Failed("another server answers by now".to_owned()));
     assert!(!event.pictures[0].camera.is_empty());
+    // A second one of this picture has a folder of its own.
+    chromium.evaluate(&page, &press("e"));
+    chromium.evaluate(&page, "document.getElementById('event').requestSubmit(); 0");
+    let (name, zip) = saved(&mut chromium, "zip");
+    assert!(name.ends_with("_event-2.zip"), "{name}");
+    let in_folder = format!("{}/", name.trim_end_matches(".zip"));
+    assert!(unzip(&zip).iter().all(|(path, _)| path.starts_with(&in_folder)), "{name}");
+    // The last seconds would be those of the other one.
+    chromium.evaluate(&page, &press("c"));
+    let refused = "document.getElementById('toast').textContent === 'No clip: another server answers by now'";
+    chromium.wait_for(&page, refused, wait::SOON);
     // The other way round: the pictures of a third one, before it has said its name.
     let silent = "const real = fetch; globalThis.fetch = (path, options) => path === 'api/stats' \
                   ? Promise.resolve(new Response('', { status: 503 })) : real(path, options); 0";
@@ -429,24 +452,187 @@ fn a_picture_that_stands_is_kept_under_the_name_of_its_vehicle_whoever_answers_b
     chromium.evaluate(&page, &press("s"));
     let (name, _) = saved(&mut chromium, "png");
     assert!(name.starts_with("20") && name.ends_with("Z.png"), "no name of a vehicle: {name}");
+    // Where the browser gives no picture, that is said, and what is typed are no keys.
+    chromium.evaluate(&page, "HTMLCanvasElement.prototype.getContext = () => null; 0");
+    chromium.evaluate(&page, &press("e"));
+    let is_said = "document.getElementById('toast').textContent.startsWith('The browser gives no picture: ') \
+                   && document.activeElement.id === 'event-text'";
+    assert_eq!(chromium.evaluate(&page, is_said), true);
+    chromium.evaluate(&page, "document.getElementById('event').requestSubmit(); 0");
+    let is_refused = "document.getElementById('toast').textContent.startsWith('No event was saved: The browser gives')";
+    chromium.wait_for(&page, is_refused, wait::SOON);
+}
+
+#[test]
+fn mjpeg_of_another_server_is_shown_only_under_its_own_name() {
+    let states = [(); 2].map(|()| TempDir::new().expect("a temporary folder"));
+    let start = |name: &str, port: u16, state: &TempDir| {
+        let (port, state) = (port.to_string(), state.path().to_str().expect("a path"));
+        Server::start(&["--codec", "mjpeg", "--name", name, "--signal-port", &port, "--state-dir", state])
+    };
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let port = free.port();
+    let mut server = start("Nemo", port, &states[0]);
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let page = chromium.open("about:blank");
+    let silent = "globalThis.silent = false; const real = fetch; globalThis.fetch = (path, options) => \
+                  silent && path === 'api/stats' ? Promise.resolve(new Response('', { status: 503 })) \
+                  : real(path, options)";
+    chromium.call(Some(&page), "Page.addScriptToEvaluateOnNewDocument", json!({ "source": silent }));
+    chromium.call(Some(&page), "Page.navigate", json!({ "url": server.url("/") }));
+    let shows = |name: &str| {
+        format!("document.body?.dataset.state === 'backup' && document.getElementById('name').textContent === '{name}'")
+    };
+    chromium.wait_for(&page, &shows("Nemo"), wait::START);
+    server.process.kill();
+    chromium.wait_for(&page, "document.body.dataset.state !== 'backup'", wait::START);
+    // The other one is there, and has not said its name.
+    let watch = format!(
+        "silent = true; globalThis.mistaken = 0; new MutationObserver(() => {{ mistaken += {} }}) \
+         .observe(document.body, {{ attributes: true }}); 0",
+        shows("Nemo")
+    );
+    chromium.evaluate(&page, &watch);
+    let server = start("Dory", port, &states[1]);
+    until_true("its pictures come", wait::START, || server.stats().jpeg.pictures > 60);
+    until("the reason", wait::SOON, || {
+        reason(&mut chromium, &page).contains("the server has not said its name yet").then_some(())
+    });
+    assert_eq!(chromium.evaluate(&page, "mistaken"), 0);
+    chromium.evaluate(&page, "silent = false; 0");
+    chromium.wait_for(&page, &shows("Dory"), wait::START);
+    assert_eq!(chromium.evaluate(&page, "mistaken"), 0);
+}
+
+/// Of two machines at one address, while the first tile has no session, as MJPEG.
+#[test]
+fn whose_statistics_come_is_told_by_the_session_of_any_tile() {
+    let server = Server::start(&["--name", "Nemo", "--stream2", "160x120@15,200"]);
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let page = chromium.open("about:blank");
+    let two = "globalThis.isOther = false; const real = fetch; globalThis.fetch = async (path, options = {}) => { \
+               if (options.method === 'POST' && path === 'whep?stream=stream1') \
+               return Response.json({ error: 'no', mjpeg: true }, { status: 406 }); \
+               const reply = await real(path, options); if (path !== 'api/stats' || !isOther) return reply; \
+               return Response.json({ ...await reply.json(), id: 'other', key: 'other', name: 'Dory' }) }";
+    chromium.call(Some(&page), "Page.addScriptToEvaluateOnNewDocument", json!({ "source": two }));
+    chromium.call(Some(&page), "Page.navigate", json!({ "url": server.url("/") }));
+    chromium.wait_for(&page, "document.getElementById('choice')?.hidden === false", wait::START);
+    chromium.evaluate(&page, "document.getElementById('show-grid').click(); 0");
+    let is_live = "[...document.querySelectorAll('.tile')].map(({ dataset }) => dataset.state)[1] === 'live'";
+    chromium.wait_for(&page, is_live, wait::START);
+    chromium.evaluate(&page, "isOther = true; document.getElementById('show-info').click(); 0");
+    chromium.wait_for(&page, "!news.hidden", wait::START);
+    let said = "[news.textContent, document.getElementById('name').textContent]";
+    assert_eq!(
+        chromium.evaluate(&page, said),
+        json!(["Two servers have this address: Dory answers here, too", "Nemo"])
+    );
+}
+
+const TOO_SMALL: &str = "(() => { const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = []; \
+    while (walker.nextNode()) { const { parentElement: of, data } = walker.currentNode; \
+    if (!data.trim() || !of.getClientRects().length || of.closest('.spoken, script, noscript, option')) continue; \
+    const size = parseFloat(getComputedStyle(of).fontSize); \
+    if (size < 0.023 * innerHeight) found.push(`${of.tagName}#${of.id}.${of.className} ${size}: ${data.trim()}`) } \
+    return found })()";
+
+fn resize(chromium: &mut DevTools, page: &Page, (width, height): (u32, u32)) {
+    let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+    chromium.call(Some(page), "Emulation.setDeviceMetricsOverride", size);
+    chromium.wait_for(page, &format!("innerWidth === {width} && innerHeight === {height}"), wait::SOON);
+}
+
+#[test]
+fn text_over_the_picture_has_at_least_2_3_percent_of_the_windows_height() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let record = ["--record", folder.path().to_str().expect("a path"), "--record-free", "1MB", "--ring", "30s"];
+    let config = folder.path().join("rov.toml");
+    std::fs::write(&config, PILOT).expect("a file");
+    let config = ["--config", config.to_str().expect("a path"), "--stream2", "160x120@15,200"];
+    let server = Server::start(&[&config[..], &record[..]].concat());
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/?max-age=1#token=rov_test"));
+    let click = |id: &str| format!("document.getElementById('{id}').click(); 0");
+    let is_there = |selector: &str| format!("document.querySelector('{selector}')?.getClientRects().length > 0");
+    chromium.wait_for(&page, "document.body?.dataset.state === 'late' && !choice.hidden", wait::START);
+    chromium.wait_for(&page, &is_there("#clip"), wait::START);
+    chromium.evaluate(&page, &click("clip"));
+    chromium.wait_for(&page, &is_there("#offered a"), wait::START);
+    chromium.evaluate(&page, "news.textContent = 'news'; news.hidden = false; 0");
+    chromium.evaluate(&page, &click("note"));
+    let sizes = [(320, 240), (1280, 720), (1920, 1080), (3840, 2160)];
+    for (button, part) in [
+        ("show-info", "#info dd"),
+        ("show-settings", "#settings fieldset"),
+        ("show-recordings", "#recordings li"),
+        ("show-grid", ".tile .name"),
+    ] {
+        chromium.wait_for(&page, &is_there(&format!("#{button}")), wait::START);
+        chromium.evaluate(&page, &click(button));
+        chromium.wait_for(&page, &is_there(part), wait::START);
+        for size in sizes {
+            resize(&mut chromium, &page, size);
+            assert_eq!(chromium.evaluate(&page, TOO_SMALL), json!([]), "{part} {size:?}");
+        }
+    }
+}
+
+/// In the frame of a dashboard, on a phone and on a screen.
+#[test]
+fn state_and_warning_are_seen_whole_and_above_the_panel_in_a_window_of_any_size() {
+    let server = Server::start(&["--name", "Nemo of the deep blue harbour"]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/?max-age=1"));
+    chromium.wait_for(&page, "document.body?.dataset.state === 'late'", wait::START);
+    chromium.evaluate(&page, "document.getElementById('show-info').click(); 0");
+    // What lies on top there: a warning lets clicks through, unless the test says otherwise.
+    let seen = "(() => { const mark = document.getElementById('mark').parentElement; mark.style.pointerEvents = 'auto'; \
+                return ['mark', 'badge'].map(id => document.getElementById(id)).flatMap(element => { \
+                const { left, top, right, bottom } = element.getBoundingClientRect(); \
+                const isInside = left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight && right > left; \
+                const points = [0.05, 0.5, 0.95].flatMap(x => [0.2, 0.5, 0.8].map(y => \
+                [left + x * (right - left), top + y * (bottom - top)])); \
+                const hidden = points.filter(([x, y]) => document.elementFromPoint(x, y) !== element); \
+                return isInside && !hidden.length ? [] : [`${element.id} ${[left, top, right, bottom]} ${hidden}`] }) })()";
+    for size in [(160, 90), (240, 160), (320, 240), (390, 844), (1280, 720), (1920, 1080)] {
+        resize(&mut chromium, &page, size);
+        chromium.wait_for(
+            &page,
+            "document.body.dataset.state === 'late' && mark.textContent.endsWith(' OLD')",
+            wait::START,
+        );
+        let open = "document.getElementById('info').getClientRects().length";
+        assert_eq!(chromium.evaluate(&page, open), 1, "{size:?}");
+        assert_eq!(chromium.evaluate(&page, seen), json!([]), "{size:?}");
+    }
 }
 
 #[test]
 fn another_server_at_the_address_of_the_page_is_said_until_that_was_read() {
     let states = [(); 2].map(|()| TempDir::new().expect("a temporary folder"));
+    let config = states[0].path().join("rov.toml");
+    std::fs::write(&config, PILOT).expect("a file");
     let start = |port: u16, state: &TempDir| {
         let (port, state) = (port.to_string(), state.path().to_str().expect("a path"));
-        Server::start(&["--name", "Nemo", "--signal-port", &port, "--state-dir", state])
+        let config = config.to_str().expect("a path");
+        Server::start(&["--config", config, "--name", "Nemo", "--signal-port", &port, "--state-dir", state])
     };
     let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
     let port = free.port();
     let mut server = start(port, &states[0]);
     server.wait_until_running();
     let mut chromium = DevTools::start();
-    let page = chromium.open(&server.url("/"));
+    let page = chromium.open(&server.url("/#token=rov_test"));
     chromium.wait_for(&page, &format!("{LIVE} && document.getElementById('name').textContent === 'Nemo'"), wait::START);
-    // The same one again, and then another one of the same name.
+    // The same one again, and then another one of the same name, whose settings are not those of the form.
+    chromium.wait_for(&page, "!document.getElementById('show-settings').hidden", wait::START);
+    chromium.evaluate(&page, "document.getElementById('show-settings').click(); 0");
     for (state, is_said) in [(0, false), (1, true)] {
+        assert_eq!(chromium.evaluate(&page, "document.getElementById('settings').hidden"), false);
         server.process.kill();
         chromium.wait_for(&page, &format!("!({LIVE})"), wait::START);
         server = start(port, &states[state]);
@@ -454,6 +640,7 @@ fn another_server_at_the_address_of_the_page_is_said_until_that_was_read() {
         let news = chromium.evaluate(&page, "!news.hidden && news.textContent");
         let said = json!("Another server answers here, or Nemo with a new key");
         assert_eq!(news, if is_said { said } else { json!(false) });
+        assert_eq!(chromium.evaluate(&page, "document.getElementById('settings').hidden"), is_said);
     }
     chromium.evaluate(&page, "news.click(); 0");
     chromium.wait_for(&page, "news.hidden", wait::SOON);
@@ -551,8 +738,9 @@ fn where_udp_is_blocked_the_page_says_so_and_shows_pictures_by_http() {
     chromium.call(Some(&page), "Page.addScriptToEvaluateOnNewDocument", json!({ "source": blocked }));
     let opened = std::time::Instant::now();
     chromium.call(Some(&page), "Page.navigate", json!({ "url": server.url("/") }));
+    // It is said, and shown, within 10 s, of which the page gives 4 to UDP.
     let backup = "document.body?.dataset.state === 'backup' && !last.hidden && last.width === 320";
-    chromium.wait_for(&page, backup, wait::START);
+    chromium.wait_for(&page, backup, Duration::from_secs(10).saturating_sub(opened.elapsed()));
     println!("pictures by HTTP {:.1} s after the page was opened", opened.elapsed().as_secs_f64());
     let why = reason(&mut chromium, &page);
     assert!(why.starts_with("No UDP gets through to 127.0.0.1:9: a firewall") && why.contains("--media-port"), "{why}");
@@ -769,9 +957,8 @@ fn the_page_notes_an_event_as_the_client_does() {
     let is_inside = "[...document.querySelectorAll('#event, #event input, #event button')].every(element => { \
                      const { left, top, right, bottom } = element.getBoundingClientRect(); \
                      return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight })";
-    for (width, height) in [(1280, 720), (320, 480)] {
-        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
-        chromium.call(Some(&page), "Emulation.setDeviceMetricsOverride", size);
+    for size in [(1280, 720), (320, 480), (160, 90)] {
+        resize(&mut chromium, &page, size);
         chromium.wait_for(&page, is_inside, wait::SOON);
     }
     // An input method's Escape ends what is composed with it.
@@ -876,9 +1063,13 @@ fn a_clip_that_does_not_come_is_said_to_be_waited_for_and_can_be_broken_off() {
     let waits = format!("/^Still waiting for the clip, \\d+ s. C breaks it off$/.test({toast})");
     chromium.wait_for(&page, &waits, wait::SOON);
     chromium.wait_for(&page, "document.getElementById('clip').title === 'Break off the clip (C)'", wait::SOON);
+    // Who leaves the page is asked first.
+    let asks = "!dispatchEvent(new Event('beforeunload', { cancelable: true }))";
+    assert_eq!(chromium.evaluate(&page, asks), true);
     chromium.evaluate(&page, press);
     chromium.wait_for(&page, &format!("{toast} === 'No clip was saved: it was broken off'"), wait::SOON);
     chromium.wait_for(&page, "document.getElementById('clip').title.startsWith('Save the last')", wait::SOON);
+    assert_eq!(chromium.evaluate(&page, asks), false);
 }
 
 #[test]
@@ -932,7 +1123,7 @@ fn the_decisions_of_the_page_hold() {
     let failures = chromium.evaluate(
         &page,
         &format!(
-            "Promise.all(['advice', 'mjpeg', 'lineup', 'written', 'age', 'place', 'exif'].map(name => import(`/${{name}}.js`))) \
+            "Promise.all(['advice', 'mjpeg', 'lineup', 'age', 'place', 'exif', 'clip'].map(name => import(`/${{name}}.js`))) \
              .then(modules => {{ {}; \
              return check(...modules) }})",
             include_str!("../src/advice_cases.js")

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rov_common::units::Resolution;
+use rov_tests::devtools::DevTools;
 use rov_tests::jpeg;
 use rov_tests::media::Clip;
 use rov_tests::programs::{Client, Server, server_process};
@@ -173,6 +174,8 @@ fn a_stream_without_keyframes_is_said_everywhere_with_the_remedy() {
     drop(command);
     let server = Server::start_with_input(&["--source", "stdin"], reader);
     let client = Client::start(&["--url", &server.url("/whep")]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
     // Eight seconds of pictures until it is sure.
     until_true("the reason in /healthz", Duration::from_secs(30), || {
         let (status, health) = server.health();
@@ -181,6 +184,9 @@ fn a_stream_without_keyframes_is_said_everywhere_with_the_remedy() {
     });
     server.process.logs(&["has no keyframes"]);
     client.process.logs(&["has no keyframes"]);
+    let said = "document.getElementById('reason').textContent.includes('has no keyframes') \
+                && document.body.dataset.state === 'waiting'";
+    chromium.wait_for(&page, said, wait::SOON);
     drop(camera);
 }
 

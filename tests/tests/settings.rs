@@ -13,7 +13,7 @@ use rov_tests::devtools::DevTools;
 use rov_tests::events::Follower;
 use rov_tests::in_process::Serving;
 use rov_tests::process::program;
-use rov_tests::programs::Server;
+use rov_tests::programs::{PILOT, Server};
 use rov_tests::wait::until_true;
 use rov_tests::watcher::Watcher;
 use rov_tests::{http, skipped, wait};
@@ -299,10 +299,6 @@ fn each_role_may_what_it_may_and_a_mistake_is_told_by_its_field() {
     assert_eq!((right.status, right.json()["applied"]["streamBitrate"].clone()), (200, json!(2000)), "{right:?}");
     server.process.logs(&["audit: changed settings of stream cam1/stream1: {\"streamBitrate\":2000}"]);
 }
-
-/// A file with the user `pilot`, whose token is `rov_test`.
-const PILOT: &str = "[[user]]\nname = 'pilot'\nrole = 'controller'\n\
-    token = 'sha256:05fdc8c415beeba8060d7ca7db3d8482e1d069c2f5f932b664aafbf144877bfa'\n";
 
 #[test]
 fn the_page_has_a_form_for_controllers_alone() {
