@@ -953,10 +953,12 @@ fn the_page_notes_an_event_as_the_client_does() {
                 document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'i', bubbles: true })); \
                 document.activeElement.id + document.getElementById('info').hidden";
     assert_eq!(chromium.evaluate(&page, letter), "event-texttrue");
-    // All of it is in the window, on a phone too.
+    // All of it is in the window, on a phone and in the frame of a dashboard too, and the state is seen.
     let is_inside = "[...document.querySelectorAll('#event, #event input, #event button')].every(element => { \
                      const { left, top, right, bottom } = element.getBoundingClientRect(); \
-                     return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight })";
+                     return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight }) \
+                     && (({ left, top, right, bottom }) => document.elementFromPoint((left + right) / 2, \
+                     (top + bottom) / 2)?.id === 'badge')(document.getElementById('badge').getBoundingClientRect())";
     for size in [(1280, 720), (320, 480), (160, 90)] {
         resize(&mut chromium, &page, size);
         chromium.wait_for(&page, is_inside, wait::SOON);
