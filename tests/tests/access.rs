@@ -89,6 +89,78 @@ fn pages_of_other_origins_get_nothing_unless_they_are_allowed() {
     }
 }
 
+/// Of a server by HTTP that is not on this machine browsers send neither `Sec-Fetch-Site` nor, with an `<img>`,
+/// `Origin`: there the answer alone keeps pages of other origins out.
+#[test]
+fn what_browsers_do_not_say_whose_it_is_is_kept_from_pages_of_other_origins_by_the_answer() {
+    let runtime = Runtime::new().expect("a runtime");
+    let elsewhere = Proxy::start(
+        &runtime,
+        "127.0.0.1:9".parse().expect("an address"),
+        "<!doctype html><title>elsewhere</title><body>",
+        None,
+    );
+    let named = |url: String, name: &str| url.replace("127.0.0.1", name);
+    let origin = named(elsewhere.url(""), "elsewhere.lan");
+    // By names that are not loopback's, as browsers trust that as if it were HTTPS.
+    let names = "MAP rov.lan 127.0.0.1 , MAP elsewhere.lan 127.0.0.1 , MAP * ~NOTFOUND , EXCLUDE 127.0.0.1";
+    let mut chromium = DevTools::start_with(&[&format!("--host-resolver-rules={names}"), "--no-proxy-server"]);
+    for (options, seen) in [
+        (vec![], json!(["refused", "refused"])),
+        (vec!["--allow-origin", "http://other.lan"], json!(["refused", "refused"])),
+        (vec!["--allow-origin", &origin], json!([320, 320])),
+    ] {
+        let server = Server::start(&[&["--allow-host", "rov.lan"], &options[..]].concat());
+        server.wait_until_running();
+        let page = chromium.open(&format!("{origin}/?"));
+        let shown = FOREIGN.replace("${SERVER}", &named(server.url(""), "rov.lan"));
+        assert_eq!(chromium.evaluate(&page, &shown), seen, "{options:?}");
+    }
+}
+
+#[test]
+fn every_answer_says_which_origins_may_have_it() {
+    const POLICY: &str = "cross-origin-resource-policy";
+    let (dash, other) = ("http://dash.example:3000", "http://other.example");
+    let page = format!("{dash}/rov");
+    for (option, of_dash) in [(&[][..], "same-origin"), (&["--allow-origin", dash][..], "cross-origin")] {
+        let server = Server::start(option);
+        server.wait_until_running();
+        let asked = |path: &str, headers: &[(&str, &str)]| {
+            let reply = http::request_with("HEAD", &server.url(path), headers, b"");
+            assert_eq!(reply.header("vary").contains("Origin"), !option.is_empty(), "{path}: {reply:?}");
+            (reply.status, reply.header(POLICY).to_owned())
+        };
+        for (path, status) in [
+            ("/snapshot.jpg", 200),
+            ("/stream.mjpg", 200),
+            ("/", 200),
+            ("/viewer.js", 200),
+            ("/favicon.svg", 200),
+            ("/api/stats", 200),
+            ("/api/events", 200),
+            ("/metrics", 200),
+            ("/healthz", 200),
+            ("/nothing", 404),
+            ("/whep", 405),
+        ] {
+            for (headers, policy) in [
+                (&[][..], "same-origin"),
+                (&[("Origin", other)], "same-origin"),
+                (&[("Referer", other)], "same-origin"),
+                (&[("Origin", dash)], of_dash),
+                // An `<img>` has no other.
+                (&[("Referer", page.as_str())], of_dash),
+            ] {
+                assert_eq!(asked(path, headers), (status, policy.to_owned()), "{option:?} {path} {headers:?}");
+            }
+        }
+        let refused = asked("/stream.mjpg", &[("Sec-Fetch-Site", "cross-site"), ("Origin", other)]);
+        assert_eq!(refused, (403, "same-origin".to_owned()), "{option:?}");
+        assert_eq!(asked("/", &[("Host", "rebound.example")]), (421, "same-origin".to_owned()), "{option:?}");
+    }
+}
+
 #[test]
 fn a_page_of_the_server_may_send_its_offer_as_text_and_others_may_not() {
     let server = Server::start(&[]);
