@@ -246,6 +246,17 @@ pub fn left_out(report: &Report, stats: &Stats) -> u64 {
     rtp + rtsp + report.frames_replaced + stats.streams.iter().map(|stream| stream.frames_dropped + 2).sum::<u64>()
 }
 
+/// Datagrams for which the sockets of this network had no room so far, as on a machine that is too busy to read them:
+/// nothing else loses any on loopback.
+pub fn datagrams_dropped() -> u64 {
+    let counters = std::fs::read_to_string("/proc/net/snmp").expect("the counters of the network");
+    let mut of_udp = counters.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let (names, values) = (of_udp.next().expect("names"), of_udp.next().expect("their values"));
+    let each = names.split(' ').zip(values.split(' '));
+    let dropped = each.filter(|(name, _)| ["RcvbufErrors", "SndbufErrors"].contains(name));
+    dropped.map(|(_, value)| value.parse::<u64>().expect("a number")).sum()
+}
+
 /// Waits until all `missing` pictures are counted as left out, by the client where it got them late, or before: the
 /// server looks at its counters now and then, on a busy machine late.
 ///

@@ -8,7 +8,7 @@ use rov_tests::programs::{Client, Server, client_process, client_process_with_pa
 use rov_tests::relay::{Network, RtpRelay};
 use rov_tests::rtp::free_rtp_port;
 use rov_tests::wait::{self, until_true};
-use rov_tests::watcher::{Order, Shot, Watcher, left_out, until_counted};
+use rov_tests::watcher::{Order, Shot, Watcher, datagrams_dropped, left_out, until_counted};
 use tokio::runtime::Runtime;
 
 /// A server with every transport, that sends RTP to `port` here.
@@ -38,7 +38,7 @@ fn median_latency(shots: &[Shot]) -> Duration {
 fn every_transport_shows_the_one_encode_in_order_and_without_delay() {
     let runtime = Runtime::new().expect("a runtime");
     for codec in ["h264", "h265"] {
-        let port = free_rtp_port();
+        let (port, dropped) = (free_rtp_port(), datagrams_dropped());
         // Enough bits for every mark to be read, also where a busy machine leaves pictures out: the rate control then
         // has few.
         let server = server(port, &["--codec", codec, "--bitrate", "4000"]);
@@ -84,7 +84,8 @@ fn every_transport_shows_the_one_encode_in_order_and_without_delay() {
             // Where the machine is so busy that the encoder is started again, the numbers are, too.
             let restarts = server.stats().streams[0].restarts;
             assert!(order.out_of_order as u64 <= restarts, "{codec} by {name}: {order:?}, {restarts} restarts");
-            assert_eq!((report.packets_lost, report.sessions), (0, 1), "{codec} by {name}: {report:?}");
+            let dropped = datagrams_dropped() - dropped;
+            assert!(report.packets_lost <= dropped && report.sessions == 1, "{codec} by {name}: {dropped}, {report:?}");
             until_counted(order.missing, &report, || server.stats());
             watcher.stop(&runtime);
         }
@@ -285,6 +286,7 @@ fn a_multicast_group_is_shown() {
     }
     let runtime = Runtime::new().expect("a runtime");
     for codec in ["h264", "h265"] {
+        let dropped = datagrams_dropped();
         let more = ["--transport", "rtp", "--rtp-host", "239.255.77.2", "--rtp-fec", "20", "--codec", codec];
         let bits = ["--bitrate", "4000"];
         let server = Server::start(&[&more[..], &["--interface", "lo", "--rtp-port", "5004"], &bits].concat());
@@ -295,7 +297,9 @@ fn a_multicast_group_is_shown() {
             let (shots, report) = (watcher.shots(), watcher.report());
             let order = Order::of(&shots);
             println!("{codec} by multicast: from mark to shown, median {:?}", median_latency(&shots));
-            assert_eq!((report.packets_lost, report.sessions, order.out_of_order), (0, 1, 0), "{report:?} {order:?}");
+            let dropped = datagrams_dropped() - dropped;
+            assert!(report.packets_lost <= dropped, "{dropped}, {report:?}");
+            assert_eq!((report.sessions, order.out_of_order), (1, 0), "{report:?} {order:?}");
             assert_eq!(order.read, shots.len(), "{codec}: {order:?}");
             until_counted(order.missing, &report, || server.stats());
             assert_eq!(watcher.transport(), "RTP 239.255.77.2:5004");
