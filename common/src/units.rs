@@ -116,6 +116,11 @@ pub fn decimal(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "give a number, as 0.5".to_owned())
 }
 
+/// An IPv4 address of the command line or a file. The error says that in words.
+pub fn address<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "give an IPv4 address, as 192.168.2.2".to_owned())
+}
+
 /// What is no frame rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoFps;

@@ -15,7 +15,7 @@ use rov_common::latency_mode::LatencyMode;
 use rov_common::log::Form;
 use rov_common::overlay::Where;
 use rov_common::recording::{Bytes, Measure};
-use rov_common::units::{Fps, decimal, whole, within};
+use rov_common::units::{Fps, address, decimal, whole, within};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -520,7 +520,8 @@ pub struct MachineOptions {
     /// IPv4 addresses to send RTP to, separated by commas [default: 239.255.0.1]
     ///
     /// Multicast or unicast
-    #[arg(help_heading = RTP, long, value_name = "ADDRESS", value_delimiter = ',')]
+    #[arg(help_heading = RTP, long, value_parser = address::<Ipv4Addr>, value_name = "ADDRESS", value_delimiter = ',')]
+    #[serde(deserialize_with = "addresses")]
     pub rtp_host: Vec<Ipv4Addr>,
 
     /// UDP port to send RTP to, even [default: 5004]
@@ -573,7 +574,8 @@ pub struct MachineOptions {
     /// IPv4 address to bind [default: 0.0.0.0]
     ///
     /// For signalling and media
-    #[arg(help_heading = OUTPUTS, long, value_name = "ADDRESS")]
+    #[arg(help_heading = OUTPUTS, long, value_parser = address::<IpAddr>, value_name = "ADDRESS")]
+    #[serde(deserialize_with = "host")]
     pub host: Option<IpAddr>,
 
     /// Record into this folder [default: off]
@@ -773,6 +775,15 @@ fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(deserializer: D) 
     String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
 }
 
+fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
+    address(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
+}
+
+fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Ipv4Addr>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| address(text).map_err(D::Error::custom)).collect()
+}
+
 /// Of a camera or a stream: a part of URLs.
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let name = String::deserialize(deserializer)?;
@@ -823,7 +834,7 @@ fn stun<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::ffi::OsString;
 
     use clap::CommandFactory;
@@ -868,12 +879,15 @@ mod tests {
         }
     }
 
+    /// Of what the parsers of Rust's library say.
+    pub(crate) const OF_RUST: [&str; 4] = ["found in string", "invalid float", "address syntax", "number too"];
+
     #[test]
     fn no_complaint_about_a_value_is_that_of_a_parser_of_rust() {
         for name in Cli::command().get_arguments().filter_map(|arg| arg.get_long()) {
             let error = Cli::command().try_get_matches_from(["rov-server".to_owned(), format!("--{name}=x y")]);
             let text = error.map_err(|error| error.to_string()).err().unwrap_or_default();
-            assert!(!text.contains("found in string") && !text.contains("invalid float"), "{text}");
+            assert!(!OF_RUST.iter().any(|of_rust| text.contains(of_rust)), "{text}");
         }
     }
 

@@ -13,6 +13,8 @@ use crate::watcher::Shot;
 /// What is in a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Clip<'a> {
+    /// A source of ffmpeg.
+    pub pattern: &'a str,
     pub size: &'a str,
     pub fps: u32,
     pub seconds: u32,
@@ -24,7 +26,7 @@ pub struct Clip<'a> {
 
 impl Default for Clip<'_> {
     fn default() -> Self {
-        Self { size: "640x360", fps: 25, seconds: 2, b_frames: 0, gop: 25, audio: true }
+        Self { pattern: "testsrc2", size: "640x360", fps: 25, seconds: 2, b_frames: 0, gop: 25, audio: true }
     }
 }
 
@@ -51,7 +53,7 @@ impl Clip<'_> {
             command.arg("-re");
         }
         let seconds = self.seconds.to_string();
-        command.args(["-f", "lavfi", "-i", &format!("testsrc2=size={}:rate={}", self.size, self.fps)]);
+        command.args(["-f", "lavfi", "-i", &format!("{}=size={}:rate={}", self.pattern, self.size, self.fps)]);
         if self.audio {
             command.args(["-f", "lavfi", "-i", "sine=frequency=440", "-c:a", "aac", "-b:a", "64k"]);
         }

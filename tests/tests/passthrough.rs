@@ -8,6 +8,7 @@ use rov_tests::devtools::DevTools;
 use rov_tests::jpeg;
 use rov_tests::media::Clip;
 use rov_tests::programs::{Client, Server, server_process};
+use rov_tests::rtsp::Player;
 use rov_tests::wait::{self, until_true};
 use rov_tests::watcher::Watcher;
 use tempfile::TempDir;
@@ -61,36 +62,90 @@ fn a_viewer_waits_in_one_session_for_the_next_keyframe_of_a_file() {
     watcher.stop(&runtime);
 }
 
-#[test]
-fn a_snapshot_of_a_stream_with_rare_keyframes_waits_for_the_next() {
-    let folder = TempDir::new().expect("a temporary folder");
-    let file = clip(&folder, "clip.mp4", Clip { seconds: 8, gop: 1000, ..Clip::default() });
-    let file = file.to_str().expect("plain characters");
+/// A server of its own, whose next keyframe comes in some seconds.
+fn between_rare_keyframes(file: &str) -> Server {
     let server = Server::start(&["--source", "file", "--file", file, "--file-passthrough"]);
     server.wait_until_running();
     until_true("the first keyframe is gone", wait::SOON, || server.stats().streams[0].frames > 10);
-    let answer = jpeg::get(server.address, "/snapshot.jpg");
-    let (status, body) = (answer.status, answer.body());
-    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
-    assert_eq!(jpeg::decode(&body).0, 640);
+    server
 }
 
-/// Turns the picture of an MP4 file with one track by a quarter, as phones do: by the matrix of its `tkhd` box (ISO/IEC
-/// 14496-12 8.3.2).
-fn turn(file: &Path) {
+#[test]
+fn pictures_of_a_stream_with_rare_keyframes_wait_for_the_next() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = clip(&folder, "clip.mp4", Clip { seconds: 8, gop: 1000, ..Clip::default() });
+    let file = file.to_str().expect("plain characters");
+    std::thread::scope(|ways| {
+        ways.spawn(|| {
+            let server = between_rare_keyframes(file);
+            let answer = jpeg::get(server.address, "/snapshot.jpg");
+            let (status, body) = (answer.status, answer.body());
+            assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+            assert_eq!(jpeg::decode(&body).0, 640);
+        });
+        ways.spawn(|| {
+            let server = between_rare_keyframes(file);
+            let mut answer = jpeg::get(server.address, "/stream.mjpg");
+            assert_eq!(answer.status, 200);
+            for _ in 0..3 {
+                assert_eq!(jpeg::decode(&answer.next_part().expect("a picture").0).0, 640);
+            }
+        });
+        // By UDP players give up before that.
+        ways.spawn(|| {
+            let server = between_rare_keyframes(file);
+            let url = server.stats().rtsp.expect("RTSP is served").mjpeg_urls.remove(0);
+            Player::start_mjpeg(&url, "tcp").next_shots(3);
+        });
+    });
+}
+
+/// Says of an MP4 file with one track that its picture is to be turned, as phones do: by the matrix of its `tkhd` box
+/// (ISO/IEC 14496-12 8.3.2).
+fn turn(file: &Path, [a, b, c, d, x, y]: [i32; 6]) {
     const MATRIX_AT: usize = 44;
     let mut data = std::fs::read(file).expect("the file");
     let header = data.windows(4).position(|bytes| bytes == b"tkhd").expect("a track") + MATRIX_AT;
-    let matrix: [u32; 9] = [0, 1 << 16, 0, (-1_i32 << 16) as u32, 0, 0, 360 << 16, 0, 1 << 30];
-    data[header..header + 36].copy_from_slice(&matrix.map(u32::to_be_bytes).concat());
+    let matrix = [a << 16, b << 16, 0, c << 16, d << 16, 0, x << 16, y << 16, 1 << 30];
+    data[header..header + 36].copy_from_slice(&matrix.map(i32::to_be_bytes).concat());
     std::fs::write(file, data).expect("the file is written");
+}
+
+/// A quarter to the right: what is at the left comes to the top.
+const RIGHT: [i32; 6] = [0, 1, -1, 0, 360, 0];
+
+#[test]
+fn a_phones_video_is_turned_the_right_way() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let bars = Clip { pattern: "smptebars", audio: false, ..Clip::default() };
+    for (turned, size, corner) in [
+        ([1, 0, 0, 1, 0, 0], (640, 360), "top left"),
+        (RIGHT, (360, 640), "top right"),
+        ([-1, 0, 0, -1, 640, 360], (640, 360), "bottom right"),
+        ([0, -1, 1, 0, 0, 640], (360, 640), "bottom left"),
+    ] {
+        let file = clip(&folder, "phone.mp4", bars);
+        turn(&file, turned);
+        let file = file.to_str().expect("plain characters");
+        let server = Server::start(&["--source", "file", "--file", file, "--width", "0", "--height", "0"]);
+        server.wait_until_running();
+        let (width, height, luma) = jpeg::luma(&jpeg::get(server.address, "/snapshot.jpg").body());
+        assert_eq!((width, height), size, "{corner}");
+        // The first bar is the brightest there is in a corner.
+        let at = |row: usize, column: usize| luma[row * width + column];
+        let (far, below) = (width - 9, height - 9);
+        let corners =
+            [(8, 8, "top left"), (8, far, "top right"), (below, 8, "bottom left"), (below, far, "bottom right")];
+        let brightest = corners.into_iter().max_by_key(|(row, column, _)| at(*row, *column));
+        assert_eq!(brightest.map(|(.., name)| name), Some(corner), "{:?}", corners.map(|(y, x, _)| at(y, x)));
+    }
 }
 
 #[test]
 fn a_phones_video_is_upright_when_it_is_encoded_and_passed_through_it_is_said_to_be_turned() {
     let folder = TempDir::new().expect("a temporary folder");
     let file = clip(&folder, "phone.mp4", Clip { audio: false, ..Clip::default() });
-    turn(&file);
+    turn(&file, RIGHT);
     let file = ["--source", "file", "--file", file.to_str().expect("plain characters")];
     let encoding = Server::start(&[&file[..], &["--width", "0", "--height", "0"]].concat());
     encoding.wait_until_running();
@@ -219,6 +274,23 @@ fn what_is_not_the_raw_codec_on_standard_input_is_named_and_refused() {
         drop(server);
         feeder.join().expect("the feeder ends");
     }
+}
+
+#[test]
+fn text_that_trickles_into_standard_input_is_refused_too() {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    // Until the server has ended.
+    let feeder = std::thread::spawn(move || {
+        while std::io::Write::write_all(&mut writer, b"waiting for the camera\n").is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let mut server = Server::start_with_input(&["--source", "stdin"], reader);
+    assert_eq!(server.process.wait(wait::START), 2, "{}", server.process.stderr());
+    let log = server.process.stderr();
+    assert!(log.contains("(it begins with \"waiting for the camera\\n") && !log.contains("restarting"), "{log}");
+    drop(server);
+    feeder.join().expect("the feeder ends");
 }
 
 /// Ends with the test.

@@ -4,6 +4,7 @@ use rov_common::latency_mode::LatencyMode;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::*;
+use crate::cli::tests::OF_RUST;
 use crate::config::{Config, EncodeConfig, EncoderChoice, Profile, SourceKind, Transport};
 use crate::users::{PasswordHash, TokenHash};
 
@@ -183,6 +184,17 @@ fn every_option_can_stand_in_a_file() {
 }
 
 #[test]
+fn no_complaint_about_a_value_of_a_file_is_that_of_a_parser_of_rust() {
+    let names = [value::names::<MachineOptions>(), value::names::<CameraOptions>(), value::names::<StreamOptions>()];
+    for name in names.concat() {
+        for value in ["'x y'", "''", "['x y']", "-1", "99999999999999999999", "1e999", "true", "{ x = 1 }"] {
+            let message = parse(&format!("{name} = {value}")).err().map(|mistake| mistake.message).unwrap_or_default();
+            assert!(!OF_RUST.iter().any(|of_rust| message.contains(of_rust)), "{name} = {value}: {message}");
+        }
+    }
+}
+
+#[test]
 fn a_mistake_is_told_with_its_line_and_what_to_do() {
     for (text, line, message) in [
         ("width = 1280\n\nwidht = 1", 3, "there is no option \"widht\": did you mean width?"),
@@ -206,7 +218,8 @@ fn a_mistake_is_told_with_its_line_and_what_to_do() {
         ("transport = [[\"rtp\"]]", 1, "transport: expected a string in quotes, found a list"),
         ("transport = true", 1, "transport: expected a list, found true or false"),
         ("no-discovery = 1", 1, "no-discovery: expected true or false, found a whole number"),
-        ("host = \"rov\"", 1, "host: invalid IP address syntax"),
+        ("host = \"rov\"", 1, "host: give an IPv4 address, as 192.168.2.2"),
+        ("rtp-host = \"10.0.0.1, rov\"", 1, "rtp-host: give an IPv4 address, as 192.168.2.2"),
         ("pilot = \"me\"", 1, "pilot: give first, or the IPv4 address of the pilot's computer"),
         ("stun = 1", 1, "stun: expected true, false, or the URL of a STUN server in quotes"),
         (

@@ -18,9 +18,11 @@ use super::source::{Container, STDIN, sniff};
 const ENOUGH: usize = 1024;
 /// One picture at most: each begins with a start code.
 const LIMIT: usize = 1 << 20;
-/// For slow streams, once a pipe's worth has come.
+/// For text, however slowly it comes, and for what has been a pipe's worth.
 const TIME_LIMIT: Duration = Duration::from_secs(1);
 const TIMED: usize = 1 << 16;
+/// For anything: a single picture, in whose middle the bytes begin, takes less.
+const SLOW_LIMIT: Duration = Duration::from_secs(5);
 /// Of what is not known, in the message.
 const SHOWN: usize = 32;
 
@@ -158,6 +160,8 @@ fn recognize(codec: Codec, head: &[u8], waited: Duration, ended: bool) -> Verdic
         Some(Container::MpegTs) => return wrong("MPEG-TS"),
         Some(Container::AnnexB) | None => {}
     }
+    let is_text = head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    let ended = ended || waited >= if is_text || head.len() >= TIMED { TIME_LIMIT } else { SLOW_LIMIT };
     if head.len() < ENOUGH && !ended {
         return Verdict::Undecided;
     }
@@ -178,9 +182,10 @@ fn recognize(codec: Codec, head: &[u8], waited: Duration, ended: bool) -> Verdic
         let text = format!("standard input is raw {}; expected raw {title}: give --codec {other}", other.title());
         return Verdict::Wrong(text);
     }
-    if ended || head.len() >= LIMIT || (head.len() >= TIMED && waited >= TIME_LIMIT) {
+    if ended || head.len() >= LIMIT {
         // RFC 3550 section 5.1; the types of video: MJPEG, MPEG, and those that the SDP tells.
-        let is_rtp = head[0] >> 6 == 2 && matches!(head.get(1).map(|byte| byte & 0x7f), Some(26 | 32 | 33 | 96..=127));
+        let is_type = |byte: u8| matches!(byte & 0x7f, 26 | 32 | 33 | 96..=127);
+        let is_rtp = matches!(head, [first, second, ..] if first >> 6 == 2 && is_type(*second));
         let begins = head[..head.len().min(SHOWN)].escape_ascii();
         return wrong(&if is_rtp { "RTP".to_owned() } else { format!("not recognized (it begins with \"{begins}\")") });
     }
@@ -283,8 +288,12 @@ mod tests {
         let stream = picture.repeat(3);
         assert_eq!(now(Codec::H264, &stream[1_500..1_510]), Verdict::Undecided);
         assert_eq!(now(Codec::H264, &stream[1_500..]), Verdict::Raw);
-        let large = vec![0x55; TIMED - 1];
-        assert_eq!(recognize(Codec::H264, &large, Duration::from_secs(9), false), Verdict::Undecided);
+        let large = vec![0xd5; TIMED - 1];
+        let later = |head: &[u8], seconds: u64| recognize(Codec::H264, head, Duration::from_secs(seconds), false);
+        assert_eq!(later(&large, 4), Verdict::Undecided);
+        says(later(&large, 5), "is not recognized");
+        // The next picture ends the time.
+        assert_eq!(later(&[&large, &picture[..10]].concat(), 5), Verdict::Raw);
     }
 
     #[test]
@@ -295,6 +304,8 @@ mod tests {
         says(now(Codec::H264, &noise.repeat(16)), "is not recognized");
         let text = b"ERROR: *** no cameras available ***";
         says(recognize(Codec::H264, text, Duration::ZERO, true), "begins with \"ERROR: *** no cameras");
+        assert_eq!(now(Codec::H264, text), Verdict::Undecided);
+        says(recognize(Codec::H264, text, TIME_LIMIT, false), "begins with \"ERROR: *** no cameras");
         let rtp = [&[0x80, 0x60, 0x12, 0x34][..], &noise].concat();
         says(recognize(Codec::H264, &rtp, TIME_LIMIT, false), "is RTP");
     }
