@@ -56,6 +56,13 @@ mod tests {
     }
 
     #[test]
+    fn who_is_refused_waits_half_a_minute_and_longer_each_time_up_to_ten_minutes() {
+        let mut refusals = Backoff::new(REFUSED_MIN, REFUSED_MAX);
+        let delays: Vec<_> = (0..7).map(|_| refusals.next_delay().as_secs()).collect();
+        assert_eq!(delays, [30, 60, 120, 240, 480, 600, 600]);
+    }
+
+    #[test]
     fn a_success_starts_over() {
         let mut backoff = Backoff::default();
         backoff.next_delay();

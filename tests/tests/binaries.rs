@@ -285,6 +285,16 @@ fn the_log_of_a_start_is_short_and_says_what_is_streamed_and_where() {
 }
 
 #[test]
+fn an_option_of_other_servers_that_has_no_effect_is_accepted_and_explained() {
+    let mut server = Server::start(&["--webrtc-latency", "200"]);
+    let line = server.process.wait_for_line("what it does", wait::START, |line| {
+        line.contains("--webrtc-latency 200 has no effect").then(|| line.to_owned())
+    });
+    assert!(line.contains("rov-client --latency"), "{line}");
+    server.wait_until_running();
+}
+
+#[test]
 fn colours_are_for_terminals_that_want_them() {
     program("script", "bsdutils");
     for (no_color, coloured) in [("", true), ("1", false)] {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rov_client::receive::webrtc::{Connection, Terms};
 use rov_common::api::StreamState;
+use rov_common::backoff::REFUSED_MIN;
 use rov_common::codec::{self, Codec, NalKind};
 use rov_common::sync::lock;
 use rov_common::units::Resolution;
@@ -280,6 +281,14 @@ fn a_refused_password_is_tried_rarely() {
     let mut client = client_process(&["--headless", "--url", &url]);
     assert_eq!(client.wait(wait::START), 2, "{}", client.stderr());
     assert!(client.stderr().contains("refused the user name or the password"), "{}", client.stderr());
+    // And then more rarely still.
+    for server in &servers {
+        until_true("the second attempt", REFUSED_MIN + wait::START, || {
+            let (_, health) = server.health();
+            let reasons = health.streams.into_values().filter_map(|stream| stream.reason);
+            reasons.into_iter().any(|reason| reason.contains("next attempt in 60 s"))
+        });
+    }
 }
 
 #[test]

@@ -8,10 +8,10 @@ use rov_client::discovery;
 use rov_common::discovery::DEFAULT_PORT;
 use rov_common::net;
 use rov_common::sync::lock;
-use rov_tests::namespace;
 use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::{Client, Server, client_process, last_figures, server_process};
 use rov_tests::wait::{self, until_true};
+use rov_tests::{OFFER, http, namespace};
 use socket2::SockRef;
 use tempfile::TempDir;
 use tokio::io::Interest;
@@ -187,19 +187,26 @@ fn an_address_that_comes_later_is_waited_for() {
 }
 
 #[test]
-fn an_interface_without_broadcasts_says_what_viewers_need() {
-    if !has_veth() || !namespace::is_inside("an_interface_without_broadcasts_says_what_viewers_need") {
+fn an_interface_without_broadcasts_says_what_viewers_need_and_is_offered_to_them() {
+    let name = "an_interface_without_broadcasts_says_what_viewers_need_and_is_offered_to_them";
+    if !has_veth() || !namespace::is_inside(name) {
         return;
     }
     card("tailscale0", "far0", "100.64.0.7/32");
-    let state = TempDir::new().expect("a temporary folder");
-    let more = ["--discovery-port", "5003", "--state-dir", state.path().to_str().expect("a path")];
-    let mut server = server_process(&[&["--host", "0.0.0.0", "--interface", "tailscale0"], &more[..]].concat());
-    server.wait_for_line("the advice", wait::START, |line| {
+    let args = ["--host", "0.0.0.0", "--interface", "tailscale0", "--discovery-port", "5003"];
+    let mut server = Server::start(&args);
+    server.process.wait_for_line("the advice", wait::START, |line| {
         line.contains("tailscale0 (100.64.0.7) has no broadcasts")
             .then(|| assert!(line.contains("rov-client --host 100.64.0.7")))
     });
-    server.kill();
+    // Of itself, not as the address that was asked.
+    let headers = [("Content-Type", "application/sdp"), ("Host", "localhost")];
+    let reply = http::request_with("POST", &server.url("/whep"), &headers, OFFER.as_bytes());
+    assert_eq!(reply.status, 201, "{reply:?}");
+    let candidate = format!(" 100.64.0.7 {} typ host", server.media.expect("WebRTC").port());
+    assert!(reply.body.contains(&candidate), "{candidate}: {}", reply.body);
+    let mut client = Client::start(&["--host", &server.address.to_string()]);
+    client.wait_for_frames(0, 10);
 }
 
 #[test]
