@@ -261,8 +261,7 @@ impl Reel {
 
     /// Where it has ended and all of it is in files: up to when what was captured behind its last picture is asked for.
     pub fn ended(&self) -> Option<Option<Captured>> {
-        let is_written = self.has_ended() && self.recorder.stats().state == RecordingState::Off;
-        if !is_written {
+        if !self.has_ended() || !self.recorder.is_over() {
             return None;
         }
         let mut counts = lock(&self.counts);

@@ -101,6 +101,11 @@ impl Recorder {
         self.shared.miss(Gap { time, captured, pictures, counted: 0, why });
     }
 
+    /// It is off, and all that came is in files, or in none for good.
+    pub fn is_over(&self) -> bool {
+        self.shared.is_over()
+    }
+
     /// What comes late, or is known of what is missing, where the plan has that. Waits for a disk that is slow; false:
     /// it did not take it within `limit`.
     pub fn give(&self, late: Late, limit: Duration) -> bool {

@@ -119,6 +119,8 @@ struct State {
     /// When the writer took something, or something came into an empty queue.
     moved: Option<Instant>,
     session: u64,
+    /// The last one of which nothing waits any more.
+    rested: u64,
     /// Nothing of this session came yet: it begins with a keyframe.
     is_new: bool,
     /// The disk is full: nothing waits for it.
@@ -284,6 +286,7 @@ impl Shared {
         state.queue = kept;
         state.bytes = state.queue.iter().map(|queued| queued.picture.unit.len()).sum();
         let left_out = if state.session <= last { state.left_out.take() } else { None };
+        state.rested = last;
         // Freed without the lock, for which whoever has pictures would wait.
         drop(state);
         (gone.len() as u64, left_out.map_or(0, |gap| gap.pictures))
@@ -310,13 +313,20 @@ impl Shared {
     }
 
     /// What to do now: after some time, or when that changes. While there is nothing to do, it waits.
-    pub fn order(&self, last: Order, takes_late: bool) -> (Order, u64) {
+    pub fn order(&self, last: Order, last_session: u64, takes_late: bool) -> (Order, u64) {
         let limit = if last == Order::Rest { Duration::MAX } else { TICK };
         let waited = self.ordered.wait_timeout_while(lock(&self.state), limit, |state| {
-            state.order() == last && (!takes_late || state.late.is_empty())
+            // It may have been on meanwhile.
+            (state.order(), state.session) == (last, last_session) && (!takes_late || state.late.is_empty())
         });
         let state = waited.unwrap_or_else(PoisonError::into_inner).0;
         (state.order(), state.session)
+    }
+
+    /// It is off, and all that came is in files, or in none for good.
+    pub fn is_over(&self) -> bool {
+        let state = lock(&self.state);
+        !state.is_on && state.stats.state == RecordingState::Off && state.rested == state.session
     }
 
     pub fn is_stopping(&self) -> bool {

@@ -468,6 +468,21 @@ fn only_the_oldest_of_its_own_files_are_deleted() {
 }
 
 #[test]
+fn what_comes_before_the_writer_looks_is_not_over_while_it_waits() {
+    let shared = Arc::new(Shared::new(String::new(), Box::new(|_| {})));
+    assert!(shared.is_over());
+    shared.set_on(true);
+    shared.push(picture(0, 0, true), None, Instant::now());
+    shared.set_on(false);
+    assert!(!shared.is_over());
+    let (tell, told) = std::sync::mpsc::channel();
+    let writer = Arc::clone(&shared);
+    std::thread::spawn(move || tell.send(writer.order(queue::Order::Rest, 0, true)));
+    assert_eq!(told.recv_timeout(LIMIT), Ok((queue::Order::Rest, 1)), "it looks");
+    assert!(shared.pop(1).is_some() && shared.clear(1) == (0, 0) && shared.is_over());
+}
+
+#[test]
 fn files_on_a_real_disk_are_as_they_should_be() {
     let place = tempfile::tempdir().unwrap();
     let folder = Folder::new(&place.path().join("dives"));

@@ -175,7 +175,7 @@ impl Writer {
         priority::lower();
         while self.order != Order::Stop {
             let before = self.order;
-            (self.order, self.last_session) = self.shared.order(before, self.paused.is_none());
+            (self.order, self.last_session) = self.shared.order(before, self.last_session, self.paused.is_none());
             // That it is off is told when all of it is in files.
             if self.order != before && self.order == Order::Record {
                 self.tell();
