@@ -155,7 +155,7 @@ impl Discovery {
 ///
 /// Where the machine has no id, its hardware address or else its host name takes the place, and a warning says so.
 pub fn server_id(name: &str, host: IpAddr, port: u16) -> String {
-    let machine = match machine_id(Path::new(SYSTEMD_ID)) {
+    let machine = match machine_id(Path::new(SYSTEMD_ID), machine_uid::get) {
         Ok(id) if is_usable_machine_id(&id) => id,
         unusable => {
             let reason = unusable.map_or_else(|error| error.to_string(), |id| format!("it is {id:?}"));
@@ -175,11 +175,11 @@ pub fn server_id(name: &str, host: IpAddr, port: u16) -> String {
     id_from(&machine, name, host, port)
 }
 
-/// That of systemd, in this file, before D-Bus's, which a copied system image keeps when only the former is renewed.
-fn machine_id(of_systemd: &Path) -> Result<String, Box<dyn std::error::Error>> {
+/// That of systemd, in this file, before the `other`, D-Bus's, which a copied system image keeps when only the former is renewed.
+fn machine_id<E>(of_systemd: &Path, other: impl FnOnce() -> Result<String, E>) -> Result<String, E> {
     match std::fs::read_to_string(of_systemd) {
         Ok(id) if is_usable_machine_id(id.trim()) => Ok(id.trim().to_owned()),
-        _ => machine_uid::get(),
+        _ => other(),
     }
 }
 

@@ -242,8 +242,10 @@ fn placeholders_are_not_machine_ids() {
 fn the_machine_id_of_systemd_goes_before_any_other() {
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("machine-id");
-    std::fs::write(&file, "3d1219c7c4c5404aaa1f6d2a48adfda4\n").unwrap();
-    assert_eq!(machine_id(&file).unwrap(), "3d1219c7c4c5404aaa1f6d2a48adfda4");
+    let id = || machine_id::<()>(&file, || Ok("of D-Bus".to_owned())).unwrap();
+    assert_eq!(id(), "of D-Bus", "there is none");
     std::fs::write(&file, "uninitialized\n").unwrap();
-    assert_eq!(machine_id(&file).ok(), machine_uid::get().ok());
+    assert_eq!(id(), "of D-Bus");
+    std::fs::write(&file, "3d1219c7c4c5404aaa1f6d2a48adfda4\n").unwrap();
+    assert_eq!(id(), "3d1219c7c4c5404aaa1f6d2a48adfda4");
 }
