@@ -422,6 +422,10 @@ impl Viewer {
             self.told.hold_back(false);
             (state.api, state.api_clock, state.id) = (None, None, server.id.clone());
             state.followed += 1;
+            if server.key != state.server.key {
+                // As a copy of a card, whose id and address are the same.
+                self.tape.cut();
+            }
         } else if server.id.is_empty() {
             // Another one may be there by now: until it is known, nothing of the former is written over its pictures.
             let former = (state.server.name.clone(), std::mem::take(&mut state.streams), state.streams_at);
@@ -832,9 +836,10 @@ mod tests {
                 let mut request = String::new();
                 let mut lines = BufReader::new(&client);
                 while lines.read_line(&mut request).is_ok_and(|length| length > 2) {}
+                // Before it can be over.
+                let _ = tell.send(request);
                 let head = format!("HTTP/1.1 200 OK\r\nX-Server-Id: {id}\r\nConnection: close");
                 let _ = write!(client, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-                let _ = tell.send(request);
             }
         });
         (url, asked)
@@ -862,16 +867,37 @@ mod tests {
         }
     }
 
+    fn recording(folder: &tempfile::TempDir) -> (Arc<Recording>, Arc<Viewer>) {
+        let path = folder.path().to_owned();
+        let options = Options { folder: path, is_on: true, split: Split::default(), keep: None, spare: 0 };
+        let recording = Recording::new(Some(options));
+        let (told, clocks) = (Told::default(), Clocks::default());
+        let viewer = Viewer::with(Arc::default(), Arc::default(), told, clocks, Arc::clone(&recording));
+        (recording, viewer)
+    }
+
+    #[test]
+    fn a_copy_of_a_card_with_a_key_of_its_own_has_files_of_its_own() {
+        let nemo = || Server { id: "7".to_owned(), key: Some("a".to_owned()), ..Server::default() };
+        for (next, files) in [(nemo(), 1), (Server { key: Some("b".to_owned()), ..nemo() }, 2)] {
+            let folder = tempfile::TempDir::new().expect("a folder");
+            let (recording, viewer) = recording(&folder);
+            for server in [nemo(), next] {
+                viewer.set_server(Server { name: "Nemo".to_owned(), ..server });
+                viewer.set_streams(vec![Listed::of(&StreamStats::default())]);
+                take(&viewer.tape, 0..30);
+            }
+            recording.finish();
+            assert_eq!(recording.report().expect("pictures").files.len(), files);
+        }
+    }
+
     /// As where another vehicle is plugged in at the address that the user named, before and after its statistics came.
     #[test]
     fn what_a_recording_misses_is_fetched_from_its_own_vehicle_alone() {
         for (known, answers, is_fetched) in [("nemo", "dory", false), ("", "dory", false), ("nemo", "nemo", true)] {
             let folder = tempfile::TempDir::new().expect("a folder");
-            let path = folder.path().to_owned();
-            let options = Options { folder: path, is_on: true, split: Split::default(), keep: None, spare: 0 };
-            let recording = Recording::new(Some(options));
-            let (told, clocks) = (Told::default(), Clocks::default());
-            let viewer = Viewer::with(Arc::default(), Arc::default(), told, clocks, Arc::clone(&recording));
+            let (recording, viewer) = recording(&folder);
             viewer.set_server(Server { address: "10.0.0.2:8080".to_owned(), ..Server::default() });
             let (stats, asked) = ring_of(answers);
             viewer.set_api(Some(Api::new(stats.clone(), Http::default())));
