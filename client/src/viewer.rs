@@ -907,6 +907,11 @@ mod tests {
                 viewer.set_id(known);
             }
             take(&viewer.tape, (0..60).filter(|number| *number != 30));
+            let begun = Instant::now();
+            while recording.report().expect("it is on").writing.is_empty() {
+                assert!(begun.elapsed() < Duration::from_secs(60), "nothing is written");
+                std::thread::sleep(Duration::from_millis(5));
+            }
             // The next session begins.
             viewer.set_api(Some(Api::new(stats, Http::default())));
             viewer.set_other("Dory answers in the place of Nemo".to_owned());
