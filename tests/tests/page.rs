@@ -476,9 +476,10 @@ fn mjpeg_of_another_server_is_shown_only_under_its_own_name() {
     server.wait_until_running();
     let mut chromium = DevTools::start();
     let page = chromium.open("about:blank");
-    let silent = "globalThis.silent = false; const real = fetch; globalThis.fetch = (path, options) => \
-                  silent && path === 'api/stats' ? Promise.resolve(new Response('', { status: 503 })) \
-                  : real(path, options)";
+    let silent = "globalThis.silent = false; globalThis.opened = 0; const real = fetch; \
+                  globalThis.fetch = (path, options) => { if (path.startsWith('stream.mjpg')) opened += 1; \
+                  return silent && path === 'api/stats' ? Promise.resolve(new Response('', { status: 503 })) \
+                  : real(path, options) }";
     chromium.call(Some(&page), "Page.addScriptToEvaluateOnNewDocument", json!({ "source": silent }));
     chromium.call(Some(&page), "Page.navigate", json!({ "url": server.url("/") }));
     let shows = |name: &str| {
@@ -503,6 +504,15 @@ fn mjpeg_of_another_server_is_shown_only_under_its_own_name() {
     chromium.evaluate(&page, "silent = false; 0");
     chromium.wait_for(&page, &shows("Dory"), wait::START);
     assert_eq!(chromium.evaluate(&page, "mistaken"), 0);
+    // A third one answers while the pictures go on: these are left, and asked for at the new one.
+    let third = "opened = 0; const before = fetch; globalThis.fetch = async (path, options) => { \
+                 const reply = await before(path, options); if (path !== 'api/stats') return reply; \
+                 return Response.json({ ...await reply.json(), id: 'third', key: 'third', name: 'Squid' }) }; \
+                 document.getElementById('show-info').click(); 0";
+    chromium.evaluate(&page, third);
+    let is_left = "opened > 0 && document.getElementById('name').textContent === 'Squid' \
+                   && document.body.dataset.state !== 'backup'";
+    chromium.wait_for(&page, is_left, wait::SOON);
 }
 
 /// Of two machines at one address, while the first tile has no session, as MJPEG.
