@@ -408,6 +408,8 @@ fn a_picture_that_stands_is_kept_under_the_name_of_its_vehicle_whoever_answers_b
         chromium.evaluate(&page, "document.getElementById('toast').textContent = ''; 0");
         (name, bytes)
     };
+    // Its time is known, which names it.
+    chromium.wait_for(&page, "/^\\d+ ms/.test(document.getElementById('delay').textContent)", wait::START);
     // Another one has the address, and no picture yet.
     server.process.kill();
     chromium.wait_for(&page, &format!("!({LIVE})"), wait::START);
