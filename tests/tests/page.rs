@@ -572,6 +572,10 @@ fn text_over_the_picture_has_at_least_2_3_percent_of_the_windows_height() {
     let is_there = |selector: &str| format!("document.querySelector('{selector}')?.getClientRects().length > 0");
     chromium.wait_for(&page, "document.body?.dataset.state === 'late' && !choice.hidden", wait::START);
     chromium.wait_for(&page, &is_there("#clip"), wait::START);
+    // As the server gives it in its own time.
+    let quick = "const real = fetch; globalThis.fetch = async (path, options) => \
+                 path.startsWith('api/clip') ? new Response('x') : real(path, options); 0";
+    chromium.evaluate(&page, quick);
     chromium.evaluate(&page, &click("clip"));
     chromium.wait_for(&page, &is_there("#offered a"), wait::START);
     chromium.evaluate(&page, "news.textContent = 'news'; news.hidden = false; 0");
@@ -619,7 +623,12 @@ fn state_and_warning_are_seen_whole_and_above_the_panel_in_a_window_of_any_size(
         );
         let open = "document.getElementById('info').getClientRects().length";
         assert_eq!(chromium.evaluate(&page, open), 1, "{size:?}");
-        assert_eq!(chromium.evaluate(&page, seen), json!([]), "{size:?}");
+        // On a busy machine the warning ends for moments.
+        chromium.wait_for(
+            &page,
+            &format!("document.body.dataset.state === 'late' && {seen}.length === 0"),
+            wait::START,
+        );
     }
 }
 
