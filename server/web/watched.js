@@ -107,6 +107,8 @@ export class Watched {
   #failures = 0
   #nextStart = 0
   #lastFrame = null
+  /** Of the session before: the video may paint its last picture once more when it has the new track. */
+  #formerFrame = null
   #lastShown = null
   /** Ends the pictures by HTTP; null while there are none. */
   #preview = null
@@ -188,6 +190,7 @@ export class Watched {
     const attach = () => {
       if (mine !== this.session) return
       this.#attached = mine
+      this.#formerFrame = this.#lastFrame ?? this.#formerFrame
       this.#lastFrame = null
       this.video.srcObject = new MediaStream([track])
       this.play()
@@ -349,7 +352,8 @@ export class Watched {
       if (this.#closed) return
       this.#watchPictures()
       // A track that ends is painted once more, and so may be a picture that stands: nothing new has come.
-      if (this.#attached !== this.session || (rtpTimestamp !== undefined && rtpTimestamp === this.#lastFrame)) return
+      if (this.#attached !== this.session) return
+      if (rtpTimestamp !== undefined && [this.#lastFrame, this.#formerFrame].includes(rtpTimestamp)) return
       if (this.#isJump(rtpTimestamp, expectedDisplayTime)) {
         this.#anchor = null
         Watched.#hurryClock()
