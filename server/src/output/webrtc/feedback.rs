@@ -16,6 +16,7 @@ use rov_common::sync::lock;
 use rov_common::webrtc::TRANSPORT_CC_URI;
 use rtc::interceptor::{AttributedPacket, Interceptor, Packet, StreamInfo, TaggedPacket, convert_twcc};
 use rtc::rtcp;
+use rtc::rtcp::extended_report::{DLRRReport, DLRRReportBlock, ExtendedReport, ReceiverReferenceTimeReportBlock};
 use rtc::rtcp::sender_report::SenderReport;
 use rtc::rtcp::transport_feedbacks::transport_layer_cc::{PacketStatusChunk, TransportLayerCc};
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
@@ -45,6 +46,8 @@ const REPEAT_AFTER: Duration = Duration::from_millis(3);
 /// of the packet's loss also by the reports on all packets, every 50 ms or so: it is sent again then, for so long after
 /// it left first; later its picture is old.
 const TOLD_FOR: Duration = Duration::from_millis(250);
+/// A viewer that tells when it sends its reports learns the round-trip time, so often at most.
+const RTT_INTERVAL: Duration = Duration::from_millis(100);
 /// It reports losses: it asked for packets in the last so many seconds.
 const LOSSY_FOR: Duration = Duration::from_secs(2);
 /// Not while a queue stands on the way that is longer than this, which more packets would make longer still; nor where
@@ -105,6 +108,7 @@ impl Feedback {
             lost: HashMap::new(),
             numbered: HashMap::new(),
             history: History::default(),
+            timed: None,
             read: VecDeque::new(),
             write: VecDeque::new(),
         }
@@ -147,6 +151,8 @@ pub struct Tap {
     /// Streams whose packets get numbers, by SSRC, and the header extension for that.
     numbered: HashMap<u32, u8>,
     history: History,
+    /// When the viewer was told how long ago its last report came.
+    timed: Option<Instant>,
     read: VecDeque<TaggedPacket>,
     write: VecDeque<TaggedPacket>,
 }
@@ -196,6 +202,14 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
             shared.estimator.on_silence(now, self.history.unreported());
             let (rtt, rate) = (shared.estimator.rtt(), shared.estimator.estimate());
             drop(shared);
+            let timed = packets.iter().find_map(|packet| answer_to(packet.as_any().downcast_ref()?));
+            if let Some(answer) = timed
+                && self.timed.is_none_or(|at| now.saturating_duration_since(at) >= RTT_INTERVAL)
+            {
+                self.timed = Some(now);
+                let message = AttributedPacket::new(Packet::Rtcp(vec![Box::new(answer)]));
+                self.write.push_back(TaggedPacket { now, transport: Default::default(), message });
+            }
             self.note_losses(now, &reports);
             for packet in packets.iter_mut() {
                 let Some(nack) = packet.as_any().downcast_ref::<TransportLayerNack>() else { continue };
@@ -325,6 +339,15 @@ impl Tap {
             self.repeats.push_back(Repeat { at: now + REPEAT_AFTER, ssrc, sequence, lost });
         }
     }
+}
+
+/// To a report with the time at which it was sent: that it came just now (RFC 3611, section 4.5).
+fn answer_to(report: &ExtendedReport) -> Option<ExtendedReport> {
+    let sent =
+        report.reports.iter().find_map(|block| block.as_any().downcast_ref::<ReceiverReferenceTimeReportBlock>())?;
+    // The middle of the 64 bits.
+    let reports = vec![DLRRReport { ssrc: report.sender_ssrc, last_rr: (sent.ntp_timestamp >> 16) as u32, dlrr: 0 }];
+    Some(ExtendedReport { sender_ssrc: 0, reports: vec![Box::new(DLRRReportBlock { reports })] })
 }
 
 /// The packet of the stream of pictures that this one is, or that it carries again (RFC 4588, section 4).
@@ -629,6 +652,26 @@ mod tests {
         });
         let message = AttributedPacket::new(Packet::Rtcp(vec![report]));
         tap.handle_read(TaggedPacket { now, transport: Default::default(), message }).unwrap();
+    }
+
+    #[test]
+    fn a_viewer_that_tells_when_its_reports_leave_learns_the_round_trip_time() {
+        let (feedback, start) = (Feedback::new(Estimator::new(4e6)), Instant::now());
+        let mut tap = feedback.tap();
+        let mut answers = |ms| {
+            let now = start + Duration::from_millis(ms);
+            let time = ReceiverReferenceTimeReportBlock { ntp_timestamp: 0x1122_3344_5566_7788 + ms };
+            let report = ExtendedReport { sender_ssrc: 7, reports: vec![Box::new(time)] };
+            let message = AttributedPacket::new(Packet::Rtcp(vec![Box::new(report)]));
+            tap.handle_read(TaggedPacket { now, transport: Default::default(), message }).unwrap();
+            let written = tap.poll_write()?;
+            let Packet::Rtcp(packets) = written.message.packet else { panic!("no RTCP") };
+            let answer = packets[0].as_any().downcast_ref::<ExtendedReport>()?.clone();
+            Some(answer.reports[0].as_any().downcast_ref::<DLRRReportBlock>()?.reports.clone())
+        };
+        assert_eq!(answers(0), Some(vec![DLRRReport { ssrc: 7, last_rr: 0x3344_5566, dlrr: 0 }]));
+        assert_eq!(answers(99), None, "not for each report");
+        assert!(answers(100).is_some());
     }
 
     #[test]

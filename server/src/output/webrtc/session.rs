@@ -761,6 +761,8 @@ fn rtp_codec(codec: &VideoCodec) -> RTCRtpCodec {
             feedback("nack", "pli"),
             feedback("ccm", "fir"),
             feedback("transport-cc", ""),
+            // The time of reports, for the round-trip time of who only receives (RFC 3611).
+            feedback("rrtr", ""),
         ],
     }
 }
