@@ -848,6 +848,7 @@ mod tests {
 
     use super::*;
     use crate::whep::Http;
+    use crate::who::Who;
 
     const LIMIT: Duration = Duration::from_secs(30);
 
@@ -1270,22 +1271,24 @@ mod tests {
                 client.write_all(reply.unwrap_or_default().as_bytes()).expect("answered");
             }
         });
-        Api { id: "nemo".to_owned(), ..Api::new(stats, Http::default()) }
+        Api { who: Who { id: "nemo".to_owned(), key: Some("a".to_owned()) }, ..Api::new(stats, Http::default()) }
     }
 
     #[test]
     fn a_clip_outlasts_an_outage_and_is_of_the_same_vehicle_alone() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (busy, nemo, dory, old) = (
+        let (busy, nemo, dory, copy, old) = (
             Some("503 Service Unavailable"),
             Some("200 OK\r\nContent-Type: video/mp4\r\nX-Server-Id: nemo"),
             Some("200 OK\r\nContent-Type: video/mp4\r\nX-Server-Id: dory"),
+            Some("200 OK\r\nContent-Type: video/mp4\r\nX-Server-Id: nemo\r\nX-Server-Key: b"),
             Some("200 OK\r\nContent-Type: video/mp4"),
         );
         for (number, (replies, reason)) in [
             (vec![None, busy, nemo], None),
             (vec![old], None),
             (vec![None, dory], Some("another server answers there by now")),
+            (vec![None, copy], Some("another server answers there by now")),
         ]
         .into_iter()
         .enumerate()

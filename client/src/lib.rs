@@ -33,3 +33,4 @@ pub mod target;
 pub mod told;
 pub mod viewer;
 pub mod whep;
+mod who;

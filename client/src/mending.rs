@@ -19,6 +19,7 @@ use url::Url;
 
 use crate::recording::Reel;
 use crate::whep::{self, Api, Talk, WhepError};
+use crate::who::Who;
 
 /// Beside the statistics.
 const RING: &str = "ring";
@@ -431,7 +432,7 @@ impl Watched {
         let Some((.., talk)) = &self.talk else { return Ok(false) };
         let (first, last) = (journal[0].captured, journal[journal.len() - 1].captured);
         // The first one is in the list, or the next would be taken for it.
-        let listing = list((talk, &vehicle.id), Captured(first.0.saturating_sub(CLOSE)), to)?;
+        let listing = list((talk, &vehicle.who), Captured(first.0.saturating_sub(CLOSE)), to)?;
         let is_other = self.run.is_some_and(|run| run != listing.run);
         if !is_other || self.left.is_none() {
             // What has ended does not go on in another.
@@ -494,14 +495,14 @@ fn range(mut url: Url, from: Captured, to: Captured) -> Url {
 }
 
 /// In several answers, where there are so many.
-fn list((talk, id): (&Talk, &str), from: Captured, to: Captured) -> Result<RingListing, WhepError> {
-    let mut all: RingListing = talk.ask_at(&range(talk.url().clone(), from, to), id)?;
+fn list((talk, who): (&Talk, &Who), from: Captured, to: Captured) -> Result<RingListing, WhepError> {
+    let mut all: RingListing = talk.ask_at(&range(talk.url().clone(), from, to), who)?;
     for _ in 1..PAGES {
         if all.until_us >= to.micros() {
             break;
         }
         let next = Captured(Duration::from_micros(all.until_us + 1));
-        let more: RingListing = talk.ask_at(&range(talk.url().clone(), next, to), id)?;
+        let more: RingListing = talk.ask_at(&range(talk.url().clone(), next, to), who)?;
         if more.run != all.run {
             return Ok(more);
         }
@@ -560,7 +561,7 @@ impl Job {
             return Fetched::Over;
         };
         let url = range(place(&vehicle, PICTURES, &stream), from, to);
-        let answer = match whep::ring_pictures(&url, &vehicle.id, &vehicle.http) {
+        let answer = match whep::ring_pictures(&url, &vehicle.who, &vehicle.http) {
             Ok(answer) => answer,
             Err(WhepError::Unreachable { .. }) => return Fetched::Silent(self),
             // It is busy.

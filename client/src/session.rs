@@ -29,6 +29,7 @@ use crate::streams::Listed;
 use crate::target::{SessionConfig, SessionError, Target};
 use crate::viewer::{Phase, Viewer};
 use crate::whep::{self, Api, Http, WhepError};
+use crate::who::Who;
 
 const TICK: Duration = Duration::from_millis(100);
 /// Between attempts to reach a server whose address is known.
@@ -495,7 +496,7 @@ fn learn(
         if let Some(warning) = heed(viewer, whose) {
             return Some(warning);
         }
-        viewer.set_id(&stats.id);
+        viewer.set_who(Who::of(stats));
         match link {
             OpenWay::WebRtc(_) => server.learn(&knowledge.heard, stats),
             OpenWay::Rtp(receiver) => lock(receiver.senders()).expect(server.ssrc(stats)),
@@ -510,7 +511,7 @@ fn learn(
     }
     if let Some(stats) = answer.stats {
         match server.stats.as_ref().filter(|_| stats.overlays || stats.telemetry.is_some()) {
-            Some(url) => viewer.told.follow(url, &stats.id, &config.http, Instant::now()),
+            Some(url) => viewer.told.follow(url, &Who::of(&stats), &config.http, Instant::now()),
             None => viewer.told.forget(),
         }
         viewer.set_streams(stats.streams.iter().map(Listed::of).collect());

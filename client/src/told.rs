@@ -14,6 +14,7 @@ use rov_common::sync::lock;
 use url::Url;
 
 use crate::whep::{self, Http};
+use crate::who::Who;
 
 /// Nobody has asked for so long: nobody wants it.
 const WANTED_FOR: Duration = Duration::from_secs(10);
@@ -41,8 +42,8 @@ pub struct Told(Arc<Mutex<State>>, Arc<AtomicBool>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Of the server that is followed, and its id; none: nobody is.
-    server: Option<(Url, String)>,
+    /// That is followed; none: nobody is.
+    server: Option<(Url, Who)>,
     wanted_until: Option<Instant>,
     /// Goes up when another is followed: the thread of before ends.
     turn: u64,
@@ -132,10 +133,10 @@ impl Told {
         self.1.store(is_held_back, Ordering::Relaxed);
     }
 
-    /// Follows the server of this id whose statistics are at this URL, for some seconds; to be called again and again.
-    pub fn follow(&self, stats: &Url, id: &str, http: &Http, now: Instant) {
+    /// Follows this server, whose statistics are at this URL, for some seconds; to be called again and again.
+    pub fn follow(&self, stats: &Url, who: &Who, http: &Http, now: Instant) {
         let Ok(url) = stats.join("events") else { return };
-        let server = (url, id.to_owned());
+        let server = (url, who.clone());
         let mut state = lock(&self.0);
         let is_same = state.server.as_ref() == Some(&server);
         let is_followed = state.wanted_until.is_some() && is_same;
@@ -217,9 +218,9 @@ impl Told {
         is_mine && is_wanted
     }
 
-    fn run(&self, (url, id): &(Url, String), turn: u64, http: &Http) {
+    fn run(&self, (url, who): &(Url, Who), turn: u64, http: &Http) {
         while self.goes_on(turn) {
-            let pause = match whep::events(url, id, http) {
+            let pause = match whep::events(url, who, http) {
                 Ok(events) => {
                     // What was so before may be other by now.
                     if !self.begin(turn) {
@@ -378,17 +379,16 @@ mod tests {
         assert!(!told.begin(turn) && told.written("stream1", now).is_none());
     }
 
-    /// As where two machines have one address.
-    #[test]
-    fn what_comes_from_another_server_than_the_one_that_is_followed_is_not_written() {
+    /// The first line that is written over the pictures of Nemo, where each connection begins so and says that.
+    fn written_of_nemo(connections: [(&'static str, &'static str); 2]) -> String {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let stats = format!("http://{}/api/stats", listener.local_addr().expect("bound")).parse().expect("a URL");
         std::thread::spawn(move || {
             let mut open = Vec::new();
-            for (id, mut client) in ["dory", "nemo"].into_iter().zip(listener.incoming().flatten()) {
+            for ((head, text), mut client) in connections.into_iter().zip(listener.incoming().flatten()) {
                 let _ = client.read(&mut [0; 4096]);
-                let overlay = OVERLAY.replace('\n', "").replace("Dive 7", id);
-                let head = format!("HTTP/1.1 200 OK\r\nX-Server-Id: {id}\r\nConnection: close");
+                let overlay = OVERLAY.replace('\n', "").replace("Dive 7", text);
+                let head = format!("HTTP/1.1 200 OK\r\n{head}Connection: close");
                 let _ = write!(client, "{head}\r\n\r\nevent: overlay\ndata: {overlay}\n\n");
                 open.push(client);
             }
@@ -396,15 +396,27 @@ mod tests {
             std::thread::park();
         });
         let (told, begun) = (Told::default(), Instant::now());
-        let written = loop {
-            told.follow(&stats, "nemo", &Http::default(), Instant::now());
+        let nemo = Who { id: "nemo".to_owned(), key: Some("a".to_owned()) };
+        loop {
+            told.follow(&stats, &nemo, &Http::default(), Instant::now());
             if let Some(written) = told.written("stream1", Instant::now()) {
-                break written.lines;
+                return written.lines.concat();
             }
             assert!(begun.elapsed() < Duration::from_secs(60), "nothing is written");
             std::thread::sleep(Duration::from_millis(10));
-        };
-        assert!(written.contains(&"nemo".to_owned()), "{written:?}");
+        }
+    }
+
+    /// As where two machines have one address, or copies of one card.
+    #[test]
+    fn what_comes_from_another_server_than_the_one_that_is_followed_is_not_written() {
+        let nemo = ("X-Server-Id: nemo\r\nX-Server-Key: a\r\n", "of Nemo");
+        for other in ["X-Server-Id: dory\r\nX-Server-Key: b\r\n", "X-Server-Id: nemo\r\nX-Server-Key: b\r\n"] {
+            let written = written_of_nemo([(other, "of Dory"), nemo]);
+            assert!(written.contains("of Nemo"), "{other:?}: {written}");
+        }
+        let written = written_of_nemo([("", "of a version that says nothing"), nemo]);
+        assert!(written.contains("says nothing"), "{written}");
     }
 
     #[test]

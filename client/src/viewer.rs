@@ -20,6 +20,7 @@ use crate::stats::Report;
 use crate::streams::{Doubt, Listed};
 use crate::told::{Told, Written};
 use crate::whep::Api;
+use crate::who::Who;
 
 pub use choice::{Asker, Choice, Offer, Question, is_same_offer};
 
@@ -137,8 +138,8 @@ struct State {
     api: Option<Api>,
     /// Of the server that has it, also while the next session is not there yet.
     api_clock: Option<ServerClock>,
-    /// Of the server, as it said last; empty: it has not said it.
-    id: String,
+    /// The server, as it said last.
+    who: Who,
     /// Counts servers.
     followed: u64,
     decoder: Option<Arc<Decoder>>,
@@ -156,7 +157,7 @@ impl State {
 
     fn api(&self) -> Option<Api> {
         let kept = self.listed().and_then(|listed| listed.kept).map(Duration::from_secs);
-        self.api.clone().map(|api| Api { id: self.id.clone(), kept, ..api })
+        self.api.clone().map(|api| Api { who: self.who.clone(), kept, ..api })
     }
 
     /// What was said before is of another server.
@@ -231,7 +232,7 @@ impl Viewer {
                 clock: None,
                 api_clock: None,
                 api: None,
-                id: String::new(),
+                who: Who::default(),
                 followed: 0,
                 decoder: None,
                 output: None,
@@ -420,7 +421,8 @@ impl Viewer {
             state.forget_streams();
             self.told.forget();
             self.told.hold_back(false);
-            (state.api, state.api_clock, state.id) = (None, None, server.id.clone());
+            (state.api, state.api_clock) = (None, None);
+            state.who = Who { id: server.id.clone(), key: server.key.clone() };
             state.followed += 1;
             if server.key != state.server.key {
                 // As a copy of a card, whose id and address are the same.
@@ -437,10 +439,10 @@ impl Viewer {
         self.name_recordings(&state);
     }
 
-    /// The id that the server says it has.
-    pub fn set_id(&self, id: &str) {
+    /// Who the server says that it is.
+    pub fn set_who(&self, who: Who) {
         let mut state = self.lock();
-        id.clone_into(&mut state.id);
+        state.who = who;
         self.tape.set_vehicle(state.api());
     }
 
@@ -502,7 +504,7 @@ impl Viewer {
         self.set_news(news);
         let mut state = self.lock();
         state.server.name.clear();
-        state.id.clear();
+        state.who = Who::default();
         state.followed += 1;
         state.forget_streams();
         self.told.forget();
@@ -511,7 +513,7 @@ impl Viewer {
             clock.forget();
         }
         self.tape.cut();
-        // Not yet by the id of the new one.
+        // It is not known yet who that is.
         self.tape.set_vehicle(state.api());
         self.name_recordings(&state);
     }
@@ -751,8 +753,8 @@ mod tests {
         viewer.set_clock(viewer.clocks.of(&stats));
         viewer.set_api(Some(Api::new(stats, Http::default())));
         viewer.set_name("Nemo".to_owned());
-        viewer.set_id("nemo");
-        let id = || viewer.api().map(|api| api.id);
+        viewer.set_who(Who { id: "nemo".to_owned(), key: None });
+        let id = || viewer.api().map(|api| api.who.id);
         let followed = viewer.followed();
         viewer.set_server(named("10.0.0.2:8080"));
         assert_eq!((viewer.followed(), id().as_deref()), (followed, Some("nemo")));
@@ -822,8 +824,8 @@ mod tests {
         assert!(viewer.told.fields(now).is_empty() && !other.told.fields(now).is_empty());
     }
 
-    /// Lists 60 pictures of which the first 59 are known but one, and says that it is `id`. Gives what was asked.
-    fn ring_of(id: &'static str) -> (Url, mpsc::Receiver<String>) {
+    /// Lists 60 pictures of which the first 59 are known but one, and says with these lines who it is. Gives what was asked.
+    fn ring_of(who: &'static str) -> (Url, mpsc::Receiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}/api/stats", listener.local_addr().expect("bound")).parse().expect("a URL");
         let (tell, asked) = mpsc::channel();
@@ -838,7 +840,7 @@ mod tests {
                 while lines.read_line(&mut request).is_ok_and(|length| length > 2) {}
                 // Before it can be over.
                 let _ = tell.send(request);
-                let head = format!("HTTP/1.1 200 OK\r\nX-Server-Id: {id}\r\nConnection: close");
+                let head = format!("HTTP/1.1 200 OK\r\n{who}Connection: close");
                 let _ = write!(client, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
             }
         });
@@ -895,7 +897,12 @@ mod tests {
     /// As where another vehicle is plugged in at the address that the user named, before and after its statistics came.
     #[test]
     fn what_a_recording_misses_is_fetched_from_its_own_vehicle_alone() {
-        for (known, answers, is_fetched) in [("nemo", "dory", false), ("", "dory", false), ("nemo", "nemo", true)] {
+        let nemo = "X-Server-Id: nemo\r\nX-Server-Key: a\r\n";
+        let copy = "X-Server-Id: nemo\r\nX-Server-Key: b\r\n";
+        let dory = "X-Server-Id: dory\r\nX-Server-Key: b\r\n";
+        for (known, answers, is_fetched) in
+            [("nemo", dory, false), ("", dory, false), ("nemo", copy, false), ("nemo", nemo, true)]
+        {
             let folder = tempfile::TempDir::new().expect("a folder");
             let (recording, viewer) = recording(&folder);
             viewer.set_server(Server { address: "10.0.0.2:8080".to_owned(), ..Server::default() });
@@ -904,7 +911,7 @@ mod tests {
             viewer.set_name("Nemo".to_owned());
             viewer.set_streams(vec![Listed::of(&StreamStats { name: "stream1".to_owned(), ..StreamStats::default() })]);
             if !known.is_empty() {
-                viewer.set_id(known);
+                viewer.set_who(Who { id: known.to_owned(), key: Some("a".to_owned()) });
             }
             take(&viewer.tape, (0..60).filter(|number| *number != 30));
             let begun = Instant::now();

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rov_common::api::{CLIENT_TIME, ErrorBody, SERVER_ID_HEADER, Stats, public_id};
+use rov_common::api::{CLIENT_TIME, ErrorBody, Stats, public_id};
 use rov_common::capture_clock::Captured;
 use rov_common::sync::lock;
 use serde::de::DeserializeOwned;
@@ -25,6 +25,7 @@ use self::pins::PinnedConnector;
 pub use self::pins::{Changed, NO_CERTIFICATE, Pins};
 use crate::login::Login;
 use crate::receive::rtsp::Camera;
+use crate::who::Who;
 
 /// Attempts to connect, one after the other. The system repeats a lost SYN after a second, which is long for a LAN.
 const CONNECT_TIMEOUTS: [Duration; 3] =
@@ -322,40 +323,33 @@ impl Talk {
         &self.url
     }
 
-    /// Asks once, at another URL of the same server, which has this id.
-    pub fn ask_at<T: DeserializeOwned>(&self, url: &Url, id: &str) -> Result<T, WhepError> {
+    /// Asks once, at another URL of the same server, which is this one.
+    pub fn ask_at<T: DeserializeOwned>(&self, url: &Url, who: &Who) -> Result<T, WhepError> {
         let (url, reply) = self
             .http
             .ask((url, url), Connection::Kept(&self.agent), |agent, url, login| by(agent.get(url), login).call())?;
-        if is_of_other(&reply, id) { Err(WhepError::OtherServer) } else { json(url, reply) }
+        if who.is_other(&Who::answering(reply.headers())) { Err(WhepError::OtherServer) } else { json(url, reply) }
     }
 }
 
-/// What `/api/ring/pictures` of the rov-server with this id gives, however long that takes as long as something comes.
-/// Blocks.
-pub fn ring_pictures(url: &Url, id: &str, http: &Http) -> Result<impl io::Read + use<>, WhepError> {
-    whatever_comes(url, id, http, &patient_agent(TALK_TIMEOUT, None, http))
+/// What `/api/ring/pictures` of this rov-server gives, however long that takes as long as something comes. Blocks.
+pub fn ring_pictures(url: &Url, who: &Who, http: &Http) -> Result<impl io::Read + use<>, WhepError> {
+    whatever_comes(url, who, http, &patient_agent(TALK_TIMEOUT, None, http))
 }
 
-/// `GET /api/events` of the rov-server with this id, for half a minute. Blocks.
-pub fn events(url: &Url, id: &str, http: &Http) -> Result<impl io::Read + use<>, WhepError> {
-    whatever_comes(url, id, http, &patient_agent(TALK_TIMEOUT, Some(EVENTS_TIMEOUT), http))
+/// `GET /api/events` of this rov-server, for half a minute. Blocks.
+pub fn events(url: &Url, who: &Who, http: &Http) -> Result<impl io::Read + use<>, WhepError> {
+    whatever_comes(url, who, http, &patient_agent(TALK_TIMEOUT, Some(EVENTS_TIMEOUT), http))
 }
 
-fn whatever_comes(url: &Url, id: &str, http: &Http, agent: &ureq::Agent) -> Result<impl io::Read + use<>, WhepError> {
+fn whatever_comes(url: &Url, who: &Who, http: &Http, agent: &ureq::Agent) -> Result<impl io::Read + use<>, WhepError> {
     let (url, mut reply) =
         http.ask((url, url), Connection::Kept(agent), |agent, url, login| by(agent.get(url), login).call())?;
     match reply.status().as_u16() {
-        200..=299 if is_of_other(&reply, id) => Err(WhepError::OtherServer),
+        _ if who.is_other(&Who::answering(reply.headers())) => Err(WhepError::OtherServer),
         200..=299 => Ok(reply.into_body().into_reader()),
         status => Err(WhepError::Refused { reason: error_text(&body(&mut reply, &url)?), url, status }),
     }
-}
-
-/// Whether another server answers than the one with this id, or one whose id is not known. Earlier versions do not say
-/// who they are.
-fn is_of_other(reply: &Response<ureq::Body>, id: &str) -> bool {
-    reply.headers().get(SERVER_ID_HEADER).is_some_and(|said| said != id)
 }
 
 fn json<T: DeserializeOwned>(url: Url, mut reply: Response<ureq::Body>) -> Result<T, WhepError> {
@@ -372,8 +366,7 @@ pub struct Api {
     /// Of its statistics.
     pub stats: Url,
     pub http: Http,
-    /// Whose it is; empty: not known.
-    pub id: String,
+    pub who: Who,
     /// How long its ring has for certain what the stream sent, where it says so.
     pub kept: Option<Duration>,
 }
@@ -405,7 +398,7 @@ pub struct Clip {
 
 impl Api {
     pub fn new(stats: Url, http: Http) -> Self {
-        Self { stats, http, id: String::new(), kept: None }
+        Self { stats, http, who: Who::default(), kept: None }
     }
 
     /// `GET /api/clip` of a stream, of its only one where it has no name, which begins to come within `head`. Blocks.
@@ -426,12 +419,12 @@ impl Api {
         let get = |agent: &ureq::Agent, url: &str, login: Option<&str>| by(agent.get(url), login).call();
         let agent = patient_agent(head, Some(CLIP_LIMIT), &self.http);
         let (url, mut reply) = self.http.ask((&self.stats, &url), Connection::Kept(&agent), get)?;
+        if self.who != Who::default() && self.who.is_other(&Who::answering(reply.headers())) {
+            return Err(WhepError::OtherServer);
+        }
         let status = reply.status().as_u16();
         if !(200..=299).contains(&status) {
             return Err(WhepError::Refused { reason: error_text(&body(&mut reply, &url)?), url, status });
-        }
-        if !self.id.is_empty() && is_of_other(&reply, &self.id) {
-            return Err(WhepError::OtherServer);
         }
         let header = |name: &str| reply.headers().get(name)?.to_str().ok().map(str::to_owned);
         if header("content-type").as_deref() != Some("video/mp4") {

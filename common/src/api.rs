@@ -18,8 +18,9 @@ pub const MJPEG_PATH: &str = "/stream.mjpg";
 pub const RECORDINGS_PATH: &str = "/api/recordings";
 /// The last seconds of a stream as a file.
 pub const CLIP_PATH: &str = "/api/clip";
-/// Whose clip it is: the `id` of its statistics.
+/// Whose answer it is: `id` and `key` of the statistics.
 pub const SERVER_ID_HEADER: &str = "x-server-id";
+pub const SERVER_KEY_HEADER: &str = "x-server-key";
 /// Which pictures are kept of a stream, and these.
 pub const RING_PATH: &str = "/api/ring";
 pub const RING_PICTURES_PATH: &str = "/api/ring/pictures";

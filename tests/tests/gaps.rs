@@ -44,8 +44,11 @@ fn a_ring_lists_its_pictures_and_gives_each_as_it_was_sent() {
     let ask = |path: &str| jpeg::get(server.address, &format!("{path}?from={from}&to={to}"));
     let (listed, answer) = (ask("/api/ring"), ask("/api/ring/pictures"));
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/octet-stream"), "{answer:?}");
-    let id = server.stats().id;
-    assert_eq!([&listed, &answer].map(|answer| answer.header("x-server-id")), [&id, &id]);
+    let stats = server.stats();
+    for answer in [&listed, &answer, &jpeg::get(server.address, "/api/clock")] {
+        let said = ["x-server-id", "x-server-key"].map(|name| answer.header(name));
+        assert_eq!(said, [stats.id.as_str(), stats.key.as_deref().expect("a key")], "{answer:?}");
+    }
     let length = answer.header("content-length").to_owned();
     let body = answer.body();
     assert_eq!(body.len().to_string(), length);

@@ -28,7 +28,8 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PATCH, DELETE");
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static("Authorization, Content-Type, If-Match, If-None-Match");
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "Location, ETag, Accept-Patch, X-Timestamp, Content-Disposition, X-Content-Duration, X-Age, X-Server-Id",
+    "Location, ETag, Accept-Patch, X-Timestamp, Content-Disposition, X-Content-Duration, X-Age, X-Server-Id, \
+     X-Server-Key",
 );
 pub(super) const NOT_FOR_PAGES: &str =
     "pages of other origins may not use this server: start it with --allow-origin ORIGIN to let one";

@@ -16,7 +16,7 @@ use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream as Pieces};
-use rov_common::api::{CLIP_PATH, SERVER_ID_HEADER};
+use rov_common::api::CLIP_PATH;
 use rov_common::capture_clock::Captured;
 use rov_common::codec::Codec;
 use rov_common::exif;
@@ -170,7 +170,6 @@ pub(super) async fn clip(
         // A time of capture, as clients compare it.
         (HeaderName::from_static("x-timestamp"), format!("{:.6}", captured.0.saturating_sub(ahead).as_secs_f64())),
         (HeaderName::from_static("x-content-duration"), format!("{seconds:.3}")),
-        (HeaderName::from_static(SERVER_ID_HEADER), api.id.clone()),
     ];
     // Of a stream that stands still, or rests, its end may be long ago.
     let age = age.map(|age| [(HeaderName::from_static("x-age"), format!("{:.3}", age.as_secs_f64()))]);

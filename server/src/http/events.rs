@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use rov_common::api::SERVER_ID_HEADER;
 
 use super::{Api, fail};
 use crate::events::{self, Event, Over, Reader};
@@ -25,8 +24,7 @@ pub(super) async fn events(State(api): State<Arc<Api>>, Extension(caller): Exten
         Err(none) => return fail(StatusCode::SERVICE_UNAVAILABLE, &none.to_string()),
     };
     let events = Sse::new(stream::unfold(Some(reader), next)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
-    let id = (HeaderName::from_static(SERVER_ID_HEADER), api.id.clone());
-    ([(header::CACHE_CONTROL, "no-store".to_owned()), id], events).into_response()
+    ([(header::CACHE_CONTROL, "no-store")], events).into_response()
 }
 
 /// The next event, the last of which says why it is the last.

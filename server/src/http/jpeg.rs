@@ -15,7 +15,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use rov_common::api::{SERVER_ID_HEADER, StreamState};
+use rov_common::api::StreamState;
 use rov_common::codec::Codec;
 use rov_common::exif::{self, About};
 use serde::Deserialize;
@@ -119,9 +119,7 @@ pub(super) async fn mjpeg(
         Ok(picture) => picture.ok_or_else(ending)?,
         Err(_) => return Err(late(&source, limit)),
     };
-    let mut headers = fresh(&format!("multipart/x-mixed-replace; boundary={BOUNDARY}"))?;
-    let id = HeaderValue::from_str(&api.id).map_err(Failure::internal)?;
-    headers.insert(HeaderName::from_static(SERVER_ID_HEADER), id);
+    let headers = fresh(&format!("multipart/x-mixed-replace; boundary={BOUNDARY}"))?;
     let parts = stream::unfold((Arc::clone(source.jpeg), previews, Some(first), Instant::now()), next_part);
     Ok((headers, Body::from_stream(parts)).into_response())
 }

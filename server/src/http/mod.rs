@@ -32,13 +32,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use rov_common::api::{
     CLIP_PATH, CLOCK_PATH, Health, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, RING_PATH, RING_PICTURES_PATH,
-    SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState, WHEP_PATH,
+    SDP_PATH, SERVER_ID_HEADER, SERVER_KEY_HEADER, SNAPSHOT_PATH, Stats, StreamHealth, StreamState, WHEP_PATH,
 };
 use rov_common::capture_clock::TimeOfDay;
 use serde::Deserialize;
@@ -158,6 +158,7 @@ fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
         .route(CLIP_PATH, get(clip::clip).post(clip::clip).layer(paced()))
         .route(RING_PATH, get(ring::list))
         .route(RING_PICTURES_PATH, get(ring::pictures).layer(paced()))
+        .route_layer(middleware::map_response_with_state(Arc::clone(&api), say_who))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), clock::hear_time))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), may_watch));
     let opened = Router::new()
@@ -177,6 +178,12 @@ fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
         .layer(middleware::from_fn_with_state(access, guard))
         .layer(middleware::from_fn_with_state(api.limits.body, receive))
         .with_state(api)
+}
+
+/// Another vehicle may have this address by now.
+async fn say_who(State(api): State<Arc<Api>>, answer: Response) -> Response {
+    let who = [(SERVER_ID_HEADER, api.id.clone()), (SERVER_KEY_HEADER, api.key.clone())];
+    (who.map(|(name, value)| (HeaderName::from_static(name), value)), answer).into_response()
 }
 
 async fn not_allowed() -> Response {

@@ -14,6 +14,9 @@ use serde_json::{Map, Value, json};
 use super::Api;
 use crate::settings::{Access, SETTINGS, Setting};
 
+/// A recording on the vehicle.
+const RECORDED: &str = "/api/recordings/{file}";
+
 pub(super) async fn openapi(State(api): State<Arc<Api>>) -> Json<Value> {
     let cameras: Vec<_> = api.streams.cameras().into_iter().map(|camera| camera.name).collect();
     Json(document(&cameras, &api.settings.stream_names()))
@@ -32,7 +35,7 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
     });
     let of_camera = changes(|setting| matches!(setting.access, Access::Camera(..)));
     let of_streams = changes(|setting| matches!(setting.access, Access::Stream(..)));
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": { "title": "rov-server", "version": env!("CARGO_PKG_VERSION") },
         "paths": {
@@ -67,7 +70,7 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
             "/metrics": { "get": answer("The same for Prometheus", "text/plain") },
             SNAPSHOT_PATH: { "get": answer("The newest picture", "image/jpeg") },
             RECORDINGS_PATH: { "get": read("Recordings on the vehicle, the newest first", &[]) },
-            (format!("{RECORDINGS_PATH}/{{file}}")): { "get": recording(&file), "delete": delete(&file) },
+            RECORDED: { "get": recording(&file), "delete": delete(&file) },
             CLIP_PATH: { "get": clip(&of_stream), "post": clip(&of_stream) },
             RING_PATH: { "get": kept(&of_stream) },
             RING_PICTURES_PATH: { "get": kept_pictures(&of_stream) },
@@ -97,7 +100,9 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
                 "token": { "type": "http", "scheme": "bearer" },
             },
         },
-    })
+    });
+    say_who(&mut document["paths"]);
+    document
 }
 
 fn parameter(name: &str, place: &str, values: &[String]) -> Value {
@@ -237,7 +242,6 @@ fn clip(stream: &Value) -> Value {
         "X-Timestamp": header("When the first picture was captured, in seconds since 1970"),
         "X-Content-Duration": header("In seconds"),
         "X-Age": header("From when its last picture was captured to this answer, in seconds"),
-        "X-Server-Id": server_id(),
     });
     let mut responses = refusals(&[400, 401, 404, 409, 410, 422, 429, 503]);
     let clip = json!({
@@ -257,8 +261,17 @@ fn header(description: &str) -> Value {
     json!({ "description": description, "schema": { "type": "string" } })
 }
 
-fn server_id() -> Value {
-    header("The server's id, as in its statistics")
+/// What answers to those who may watch say of the server.
+fn say_who(paths: &mut Value) {
+    let of_watching = |(path, _): &(&String, _)| !["/healthz", LOGIN_PATH, RECORDED].contains(&path.as_str());
+    let operations = paths.as_object_mut().into_iter().flatten().filter(of_watching);
+    let operations = operations.filter_map(|(_, operations)| operations.as_object_mut()).flatten();
+    for response in operations.filter_map(|(_, operation)| operation["responses"].as_object_mut()).flatten() {
+        if response.0.starts_with('2') {
+            response.1["headers"]["X-Server-Id"] = header("The server's id, as in its statistics");
+            response.1["headers"]["X-Server-Key"] = header("Its key, as in its statistics");
+        }
+    }
 }
 
 /// Of capture.
@@ -285,11 +298,7 @@ fn kept(stream: &Value) -> Value {
         },
     });
     let content = json!({ "application/json": { "schema": schema } });
-    let headers = json!({ "X-Server-Id": server_id() });
-    responses.insert(
-        "200".to_owned(),
-        json!({ "description": "When each was captured", "headers": headers, "content": content }),
-    );
+    responses.insert("200".to_owned(), json!({ "description": "When each was captured", "content": content }));
     json!({
         "summary": "Which pictures of a stream are kept in memory", "parameters": of_range(stream),
         "responses": responses,
@@ -299,11 +308,8 @@ fn kept(stream: &Value) -> Value {
 fn kept_pictures(stream: &Value) -> Value {
     let mut responses = refusals(&[400, 401, 404, 422, 429, 503]);
     let content = json!({ "application/octet-stream": {} });
-    let headers = json!({ "X-Server-Id": server_id() });
-    responses.insert(
-        "200".to_owned(),
-        json!({ "description": "Access units, as common/src/ring.rs", "headers": headers, "content": content }),
-    );
+    let pictures = json!({ "description": "Access units, as common/src/ring.rs", "content": content });
+    responses.insert("200".to_owned(), pictures);
     json!({
         "summary": "The pictures themselves, at what the link has spare", "parameters": of_range(stream),
         "responses": responses,

@@ -13,10 +13,10 @@ use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Query, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use rov_common::api::{RING_PICTURES_PATH, RingListing, SERVER_ID_HEADER};
+use rov_common::api::{RING_PICTURES_PATH, RingListing};
 use rov_common::capture_clock::Captured;
 use rov_common::mp4::Picture;
 use rov_common::ring::{Head, Kept, PICTURE_HEAD};
@@ -155,7 +155,7 @@ pub(super) async fn list(
     };
     let listing = serde_json::to_vec(&listing)
         .map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the list: {error}")))?;
-    Ok(answer(&api, "application/json", listing.into(), Vec::new(), place))
+    Ok(answer("application/json", listing.into(), Vec::new(), place))
 }
 
 /// `GET /api/ring/pictures`.
@@ -175,18 +175,17 @@ pub(super) async fn pictures(
     patience.have();
     let stream = &api.streams[at];
     let head = Head { run: stream.clock().run(), codec: stream.codec(), pictures: pictures.len() as u32 };
-    Ok(answer(&api, "application/octet-stream", Bytes::copy_from_slice(&head.encode()), pictures, place))
+    Ok(answer("application/octet-stream", Bytes::copy_from_slice(&head.encode()), pictures, place))
 }
 
 /// `head`, and then the pictures; the place is taken until it is through.
-fn answer(api: &Api, kind: &'static str, head: Bytes, pictures: Vec<Picture>, place: Place) -> Response {
+fn answer(kind: &'static str, head: Bytes, pictures: Vec<Picture>, place: Place) -> Response {
     let length = head.len() + pictures.iter().map(|picture| PICTURE_HEAD + picture.unit.len()).sum::<usize>();
     let described = [
         (header::CONTENT_TYPE, kind.to_owned()),
         (header::CONTENT_LENGTH, length.to_string()),
         (header::CACHE_CONTROL, "no-store".to_owned()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-        (HeaderName::from_static(SERVER_ID_HEADER), api.id.clone()),
     ];
     let rest =
         Rest { head, unit: Bytes::new(), pictures: pictures.into_iter(), until: Instant::now() + LIMIT, _place: place };
