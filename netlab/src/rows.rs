@@ -206,7 +206,11 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "recorded-slow",
         condition: "recording at both ends: 3 Mbit/s, outage of 10 s",
-        measure: Measure::Recorded(Dive { link: "to-topside rate=3Mbit queue=250ms", outage: Some((10, 3)) }),
+        measure: Measure::Recorded(Dive {
+            link: "to-topside rate=3Mbit queue=250ms",
+            outage: Some((10, 3)),
+            ..recorded::DIVE
+        }),
         ..RECORDED
     },
     Row {
@@ -220,7 +224,7 @@ pub const ROWS: &[Row] = &[
         condition: "recording at both ends: RTP multicast, outage of 10 s",
         server: &["--ring", "240s", "--transport", "webrtc,rtp"],
         client: &["--auto", "--transport", "rtp"],
-        measure: Measure::Recorded(Dive { outage: Some((10, 3)), ..recorded::DIVE }),
+        measure: Measure::Recorded(Dive { outage: Some((10, 3)), is_timed: false, ..recorded::DIVE }),
         ..RECORDED
     },
     Row {
