@@ -48,16 +48,16 @@ const FOREIGN: &str = "Promise.all(['snapshot.jpg', 'stream.mjpg'].map(path => n
     const img = new Image(); img.onload = () => done(img.naturalWidth); img.onerror = () => done('refused'); \
     img.src = `${SERVER}/${path}` })))";
 
+/// An origin of its own; what it passes on is not looked at.
+fn elsewhere(runtime: &Runtime) -> Proxy {
+    let page = "<!doctype html><title>elsewhere</title><body>";
+    Proxy::start(runtime, "127.0.0.1:9".parse().expect("an address"), page, None)
+}
+
 #[test]
 fn pages_of_other_origins_get_nothing_unless_they_are_allowed() {
     let runtime = Runtime::new().expect("a runtime");
-    // An origin of its own; what it passes on is not looked at.
-    let elsewhere = Proxy::start(
-        &runtime,
-        "127.0.0.1:9".parse().expect("an address"),
-        "<!doctype html><title>elsewhere</title><body>",
-        None,
-    );
+    let elsewhere = elsewhere(&runtime);
     let mut chromium = DevTools::start();
     for (options, seen, status) in [
         (vec![], json!(["refused", "refused"]), json!("refused")),
@@ -94,12 +94,7 @@ fn pages_of_other_origins_get_nothing_unless_they_are_allowed() {
 #[test]
 fn what_browsers_do_not_say_whose_it_is_is_kept_from_pages_of_other_origins_by_the_answer() {
     let runtime = Runtime::new().expect("a runtime");
-    let elsewhere = Proxy::start(
-        &runtime,
-        "127.0.0.1:9".parse().expect("an address"),
-        "<!doctype html><title>elsewhere</title><body>",
-        None,
-    );
+    let elsewhere = elsewhere(&runtime);
     let named = |url: String, name: &str| url.replace("127.0.0.1", name);
     let origin = named(elsewhere.url(""), "elsewhere.lan");
     // By names that are not loopback's, as browsers trust that as if it were HTTPS.

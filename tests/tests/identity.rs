@@ -69,6 +69,15 @@ impl Vehicle {
         Server::start(&["--name", name, "--discovery-port", &discovery, "--signal-port", &signal, "--state-dir", state])
     }
 
+    /// The server called Nemo, what it announces, and a client that shows it.
+    fn watched(&self, runtime: &Runtime, args: &[&str]) -> (Server, Announcement, Watcher) {
+        let robot = self.start("Nemo", self.signal_port);
+        let announced = self.announcement(runtime);
+        let watcher = self.watch(runtime, args);
+        watcher.wait_for_shots(10);
+        (robot, announced, watcher)
+    }
+
     fn watch(&self, runtime: &Runtime, args: &[&str]) -> Watcher {
         let port = self.discovery_port.to_string();
         Watcher::start(runtime, &[&["--interface", "lo", "--discovery-port", &port], args].concat())
@@ -105,11 +114,8 @@ fn offer_of(offers: &[Offer], address: SocketAddr) -> Offer {
 #[test]
 fn whoever_repeats_a_servers_announcement_is_not_shown_and_the_server_is_when_it_is_back() {
     let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
-    let mut robot = vehicle.start("Nemo", vehicle.signal_port);
-    let real = vehicle.announcement(&runtime);
+    let (mut robot, real, watcher) = vehicle.watched(&runtime, &["--auto"]);
     assert!(real.key.is_some(), "{real:?}");
-    let watcher = vehicle.watch(&runtime, &["--auto"]);
-    watcher.wait_for_shots(10);
     let from = Ipv4Addr::new(127, 0, 0, 3);
     let other = stranger(from);
     let replayed = Announcement { signal_port: other.address.port(), ..real };
@@ -132,10 +138,7 @@ fn whoever_repeats_a_servers_announcement_is_not_shown_and_the_server_is_when_it
 #[test]
 fn whoever_proves_no_key_at_a_servers_address_is_not_shown_and_the_server_is_when_it_is_back() {
     let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
-    let mut robot = vehicle.start("Nemo", vehicle.signal_port);
-    let real = vehicle.announcement(&runtime);
-    let watcher = vehicle.watch(&runtime, &["--auto"]);
-    watcher.wait_for_shots(10);
+    let (mut robot, real, watcher) = vehicle.watched(&runtime, &["--auto"]);
     robot.process.kill();
     let rtp = RtpInfo { host: Ipv4Addr::new(239, 255, 77, 9), port: free_rtp_port(), fec: false, ssrc: None };
     let forged = Announcement {
@@ -158,10 +161,7 @@ fn whoever_proves_no_key_at_a_servers_address_is_not_shown_and_the_server_is_whe
 #[test]
 fn from_a_server_that_proves_nothing_the_pilot_goes_back_to_the_one_that_proved_its_key() {
     let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
-    let mut robot = vehicle.start("Nemo", vehicle.signal_port);
-    let real = vehicle.announcement(&runtime);
-    let watcher = vehicle.watch(&runtime, &[]);
-    watcher.wait_for_shots(10);
+    let (mut robot, real, watcher) = vehicle.watched(&runtime, &[]);
     robot.process.kill();
     let from = Ipv4Addr::new(127, 0, 0, 3);
     let other = stranger(from);
@@ -237,10 +237,7 @@ fn a_server_that_comes_back_with_another_name_and_port_is_followed() {
 #[test]
 fn another_machine_with_the_servers_id_is_said_beside_the_picture_while_it_is_heard() {
     let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
-    let robot = vehicle.start("Nemo", vehicle.signal_port);
-    let real = vehicle.announcement(&runtime);
-    let watcher = vehicle.watch(&runtime, &[]);
-    watcher.wait_for_shots(10);
+    let (robot, real, watcher) = vehicle.watched(&runtime, &[]);
     assert_eq!(watcher.notices(), [""; 0]);
     let copied = Announcement { key: None, ..real.clone() };
     let twin = Announcer::start(Ipv4Addr::new(127, 0, 0, 3), vehicle.discovery_port, copied);
@@ -318,10 +315,7 @@ fn of_another_server_at_a_named_address_each_stream_is_told() {
 #[test]
 fn with_auto_another_server_that_proves_its_key_is_taken_after_the_countdown() {
     let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
-    let mut robot = vehicle.start("Nemo", vehicle.signal_port);
-    let real = vehicle.announcement(&runtime);
-    let watcher = vehicle.watch(&runtime, &["--auto"]);
-    watcher.wait_for_shots(10);
+    let (mut robot, real, watcher) = vehicle.watched(&runtime, &["--auto"]);
     robot.process.kill();
     // It was not beside the first.
     let from = Ipv4Addr::new(127, 0, 0, 3);

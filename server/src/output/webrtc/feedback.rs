@@ -632,21 +632,24 @@ mod tests {
         assert_eq!(tap.poll_timeout(), None, "no losses for two seconds");
     }
 
-    /// Of its packets from number 0 on, that these came and the others did not.
-    fn tells_of(tap: &mut Tap, now: Instant, base_sequence_number: u16, came: &[bool]) {
+    /// Of its packets from this number on, that these came and the others did not.
+    fn tells_of(tap: &mut Tap, now: Instant, first: u16, came: &[bool]) {
+        tells_padded(tap, now, (first, came.len() as u16), came);
+    }
+
+    /// The same, of so many packets; what is said of others pads it.
+    fn tells_padded(tap: &mut Tap, now: Instant, (first, count): (u16, u16), came: &[bool]) {
         let symbol = |came: &bool| {
             if *came { SymbolTypeTcc::PacketReceivedSmallDelta } else { SymbolTypeTcc::PacketNotReceived }
         };
-        let chunk = |came: &bool| {
-            let (packet_status_symbol, run_length) = (symbol(came), 1);
-            PacketStatusChunk::RunLengthChunk(RunLengthChunk { packet_status_symbol, run_length, ..Default::default() })
-        };
+        let symbol_list = came.iter().map(symbol).collect();
+        let chunk = StatusVectorChunk { symbol_list, ..Default::default() };
         let came_at =
             came.iter().filter(|came| **came).map(|came| RecvDelta { type_tcc_packet: symbol(came), delta: 250 });
         let report: Box<dyn rtcp::Packet> = Box::new(TransportLayerCc {
-            base_sequence_number,
-            packet_status_count: came.len() as u16,
-            packet_chunks: came.iter().map(chunk).collect(),
+            base_sequence_number: first,
+            packet_status_count: count,
+            packet_chunks: vec![PacketStatusChunk::StatusVectorChunk(chunk)],
             recv_deltas: came_at.collect(),
             ..Default::default()
         });
@@ -678,31 +681,9 @@ mod tests {
     fn what_pads_a_report_tells_of_no_loss() {
         let (feedback, start) = (Feedback::new(Estimator::new(4e6)), Instant::now());
         let mut tap = sent_to_browser(&feedback, start, &[70, 71, 72, 73]);
-        let report = |base_sequence_number, count: u16, symbols: &[bool]| -> Box<dyn rtcp::Packet> {
-            let symbol = |came: &bool| {
-                if *came { SymbolTypeTcc::PacketReceivedSmallDelta } else { SymbolTypeTcc::PacketNotReceived }
-            };
-            let symbol_list = symbols.iter().map(symbol).collect();
-            let came = symbols
-                .iter()
-                .filter(|came| **came)
-                .map(|_| RecvDelta { type_tcc_packet: SymbolTypeTcc::PacketReceivedSmallDelta, delta: 250 });
-            Box::new(TransportLayerCc {
-                base_sequence_number,
-                packet_status_count: count,
-                packet_chunks: vec![PacketStatusChunk::StatusVectorChunk(StatusVectorChunk {
-                    symbol_list,
-                    ..Default::default()
-                })],
-                recv_deltas: came.collect(),
-                ..Default::default()
-            })
-        };
         // Of two packets; the others are on their way. Then of the last one, as the report between was lost.
-        for report in [report(0, 2, &[false, true, false, false]), report(3, 1, &[true])] {
-            let message = AttributedPacket::new(Packet::Rtcp(vec![report]));
-            tap.handle_read(TaggedPacket { now: start, transport: Default::default(), message }).unwrap();
-        }
+        tells_padded(&mut tap, start, (0, 2), &[false, true, false, false]);
+        tells_of(&mut tap, start, 3, &[true]);
         tap.handle_timeout(start + REPEAT_AFTER).unwrap();
         assert_eq!(asked_for(&mut tap), [70]);
     }
